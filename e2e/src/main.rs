@@ -1,0 +1,2 @@
+//! Tests and benchmarks from outside.
+fn main() {}

@@ -1,0 +1,79 @@
+//! Messages on a stream: a big-endian `u32` length, then that many bytes of MessagePack.
+
+use crate::limits::MESSAGE_BYTES;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Bytes of the length before each message.
+pub const LENGTH_BYTES: usize = 4;
+
+/// Why no message could be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The stream ended, between two messages or inside one, or failed.
+    #[error("the link's stream ended or failed: {0}")]
+    Io(#[from] io::Error),
+    /// The message is longer than both sides agreed.
+    #[error("a message of {0} bytes is over the limit of {MESSAGE_BYTES}")]
+    TooLong(usize),
+    /// The bytes are no message of the expected kind.
+    #[error("a message could not be read: {0}")]
+    Malformed(#[from] rmp_serde::decode::Error),
+    /// A value could not be written; a bug.
+    #[error("a message could not be written: {0}")]
+    Unwritable(#[from] rmp_serde::encode::Error),
+}
+
+/// Encodes one message with its length.
+pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
+    let mut bytes = vec![0; LENGTH_BYTES];
+    rmp_serde::encode::write_named(&mut bytes, message)?;
+    let length = bytes.len() - LENGTH_BYTES;
+    if length > MESSAGE_BYTES {
+        return Err(FrameError::TooLong(length));
+    }
+    // MESSAGE_BYTES fits in a u32.
+    bytes[..LENGTH_BYTES].copy_from_slice(&(length as u32).to_be_bytes());
+    Ok(bytes)
+}
+
+/// Writes one message and flushes it.
+pub async fn write<W: AsyncWrite + Unpin, M: Serialize>(
+    stream: &mut W,
+    message: &M,
+) -> Result<(), FrameError> {
+    stream.write_all(&encode(message)?).await?;
+    stream.flush().await?;
+    Ok(())
+}
+
+/// Reads one message. `None` at a proper end between two messages.
+///
+/// Not safe to cancel: a `select!` over this loses what was read. Give it a task of its own.
+pub async fn read<R: AsyncRead + Unpin, M: DeserializeOwned>(
+    stream: &mut R,
+) -> Result<Option<M>, FrameError> {
+    let mut length = [0; LENGTH_BYTES];
+    let mut have = 0;
+    while have < LENGTH_BYTES {
+        match stream.read(&mut length[have..]).await? {
+            0 if have == 0 => return Ok(None),
+            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            n => have += n,
+        }
+    }
+    let length = u32::from_be_bytes(length) as usize;
+    if length > MESSAGE_BYTES {
+        return Err(FrameError::TooLong(length));
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    Ok(Some(rmp_serde::from_slice(&body)?))
+}
+
+/// Reads one message where the end of the stream is an error.
+pub async fn expect<R: AsyncRead + Unpin, M: DeserializeOwned>(stream: &mut R) -> Result<M, FrameError> {
+    read(stream).await?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof).into())
+}
