@@ -1,0 +1,51 @@
+// Sessions, their terminals, and who is signed in.
+
+import { ask, askJson } from "./client";
+
+export type SessionState = "stopped" | "starting" | "running" | "stopping" | "failed";
+
+export interface Session {
+  uuid: string;
+  name: string;
+  state: SessionState;
+  reason?: string | null;
+  created_at: string;
+  last_activity_at?: string | null;
+}
+
+export interface TimelineEvent {
+  at: string;
+  kind: string;
+  message: string;
+  step?: string | null;
+  elapsed_ms?: number | null;
+}
+
+export interface TerminalInfo {
+  id: string;
+  title?: string | null;
+  cols: number;
+  rows: number;
+  exited?: unknown;
+}
+
+export const me = () => askJson<{ name: string }>("/api/me");
+export const signIn = (token: string) => ask("/api/sign-in", { method: "POST", json: { token } });
+export const signOut = () => ask("/api/sign-out", { method: "POST" });
+
+export const list = async () => (await askJson<{ sessions: Session[] }>("/api/sessions")).sessions;
+export const get = (uuid: string) => askJson<Session>(`/api/sessions/${uuid}`);
+export const create = (name: string) =>
+  askJson<Session>("/api/sessions", { method: "POST", json: { name, start: true } });
+export const start = (uuid: string) => ask(`/api/sessions/${uuid}/start`, { method: "POST" });
+export const stop = (uuid: string) => ask(`/api/sessions/${uuid}/stop`, { method: "POST" });
+export const remove = (uuid: string) => ask(`/api/sessions/${uuid}`, { method: "DELETE" });
+export const timeline = async (uuid: string) =>
+  (await askJson<{ events: TimelineEvent[] }>(`/api/sessions/${uuid}/timeline`)).events;
+
+export const terminals = async (uuid: string) =>
+  (await askJson<{ terminals: TerminalInfo[] }>(`/api/sessions/${uuid}/terminals`)).terminals;
+export const openTerminal = (uuid: string, cols: number, rows: number) =>
+  askJson<{ id: string }>(`/api/sessions/${uuid}/terminals`, { method: "POST", json: { cols, rows } });
+export const closeTerminal = (uuid: string, id: string) =>
+  ask(`/api/sessions/${uuid}/terminals/${encodeURIComponent(id)}`, { method: "DELETE" });
