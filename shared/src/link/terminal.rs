@@ -142,6 +142,10 @@ pub enum ToViewer {
         epoch: Epoch,
         /// Bytes of this viewer's input that the shell has been given.
         input_seq: InputSeq,
+        /// Where output ended at the moment of attaching. What a resumed viewer is sent up to here is a
+        /// replay: queries in it were answered before and must not be again.
+        #[serde(default)]
+        end: Offset,
     },
     /// A screen to paint from nothing; output goes on at `offset`. May take several messages: all but
     /// the last have `more`.
