@@ -1,1 +1,4 @@
 //! The server.
+
+pub mod entities;
+pub mod workspace;

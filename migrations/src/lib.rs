@@ -1,1 +1,28 @@
-//! The schema, one file a step.
+//! The schema, one file a step, the same on SQLite and PostgreSQL.
+//!
+//! Rules that every step follows: timestamps are `BIGINT` milliseconds since 1970 UTC; hashes and tokens are 32
+//! raw bytes; a step that was released is never changed, a new one is added.
+#![forbid(unsafe_code)]
+
+mod dialect;
+mod m0001_accounts;
+mod m0002_sessions;
+mod m0003_workspaces;
+mod m0004_agents;
+
+pub use sea_orm_migration::MigratorTrait;
+use sea_orm_migration::prelude::*;
+
+/// Every step in order; `Migrator::up(&connection, None)` brings a database to the newest.
+pub struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m0001_accounts::Step),
+            Box::new(m0002_sessions::Step),
+            Box::new(m0003_workspaces::Step),
+            Box::new(m0004_agents::Step),
+        ]
+    }
+}
