@@ -1,4 +1,22 @@
-//! The server.
+//! Berth's control plane: sessions, their files, terminals and commands, and the page.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`config`] | the settings, checked before anything starts |
+//! | [`server`] | start and end |
+//! | [`app`] | what the parts share, the public listener, the end |
+//! | [`http`] | one file a resource: parse, authorise, call, answer |
+//! | [`accounts`] | users, sign-in links, tokens, roles |
+//! | [`workspace`] | files, revisions, history: every file transaction |
+//! | [`entities`] | the database's tables as sea-orm models |
+//! | [`telemetry`] | logs and metrics |
+#![forbid(unsafe_code)]
 
+pub mod accounts;
+pub mod app;
+pub mod config;
 pub mod entities;
+pub mod http;
+pub mod server;
+pub mod telemetry;
 pub mod workspace;

@@ -1,2 +1,41 @@
-//! The server's program.
-fn main() {}
+//! The server's program: serve, print a sign-in link, or be a session's agent.
+#![forbid(unsafe_code)]
+
+use clap::Parser;
+use control_plane::config::{Cli, Command};
+use control_plane::server::{self, StartError};
+use control_plane::telemetry;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let Cli { command, settings } = Cli::parse();
+    let result = match command {
+        Some(Command::Agent { rest }) => return agent(rest),
+        Some(Command::SignInLink(settings)) => run(server::print_sign_in_link(&settings)),
+        None => {
+            telemetry::start(settings.log_format, &settings.log);
+            run(server::serve(settings))
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            let _ = writeln!(std::io::stderr(), "{why}");
+            ExitCode::from(why.exit_code())
+        }
+    }
+}
+
+fn run(work: impl Future<Output = Result<(), StartError>>) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    // What still runs on the blocking pool must not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result
+}
+
+/// A session's agent, by its own entry point: nothing of the server is built here, for agents must stay small.
+fn agent(_rest: Vec<std::ffi::OsString>) -> ExitCode {
+    ExitCode::FAILURE
+}

@@ -1,0 +1,137 @@
+//! Who may enter: users, sign-in links, browsers' sessions, bearer tokens, roles.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`token`] | random tokens, and the hashes that are kept of them |
+//! | [`role`] | who may do what with a session, as a pure function |
+//! | [`attempts`] | how often a stranger may try |
+//! | `records` | links and browsers' sessions in the database |
+
+pub mod attempts;
+mod records;
+pub mod role;
+pub mod token;
+
+pub use role::Role;
+
+use crate::entities::now_ms as now;
+use crate::telemetry::Secret;
+use attempts::Attempts;
+use records::Records;
+use crate::workspace::Database;
+use sea_orm::DbErr;
+use std::sync::Arc;
+use std::time::Duration;
+use token::{Token, TokenHash};
+
+/// How long a sign-in link works, if it isn't used.
+pub const LINK_LIFE: Duration = Duration::from_secs(60 * 60);
+/// How long a browser stays signed in.
+pub const BROWSER_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// How a principal proved who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// `Authorization: Bearer`, which no browser sends by itself.
+    Bearer,
+    /// A cookie, which a browser sends whoever asks it to.
+    Cookie,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// The user, by row.
+    pub user: i64,
+    /// The user's name, for people.
+    pub name: String,
+    /// Whether every session is open to it.
+    pub admin: bool,
+    /// How it proved who it is.
+    pub via: Via,
+}
+
+/// Why a sign-in was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SignInError {
+    /// Used, expired, or never made.
+    #[error("this sign-in link was used already, has expired, or is not one of this server")]
+    NoSuchLink,
+    /// The database did not answer.
+    #[error(transparent)]
+    Database(#[from] DbErr),
+}
+
+/// Users and what they prove themselves with. Cheap to clone.
+#[derive(Clone)]
+pub struct Accounts(Arc<Inner>);
+
+struct Inner {
+    records: Records,
+    admin: Option<TokenHash>,
+    local_user: i64,
+    attempts: Attempts,
+}
+
+impl Accounts {
+    /// Opens the accounts of a database, which has its local user.
+    pub async fn open(database: Database, admin_token: Option<&Secret>) -> Result<Self, DbErr> {
+        let local_user = database.local_user().await?;
+        let records = Records::new(database);
+        let admin = admin_token.map(|token| TokenHash::of(token.expose()));
+        Ok(Self(Arc::new(Inner { records, admin, local_user, attempts: Attempts::default() })))
+    }
+
+    /// Who a bearer token stands for: the admin's, or a browser session's.
+    pub async fn bearer(&self, token: &str) -> Result<Option<Principal>, DbErr> {
+        let hash = TokenHash::of(token);
+        if self.0.admin.as_ref().is_some_and(|admin| admin.matches(&hash)) {
+            let name = "admin".to_owned();
+            return Ok(Some(Principal { user: self.0.local_user, name, admin: true, via: Via::Bearer }));
+        }
+        self.signed_in(token, Via::Bearer).await
+    }
+
+    /// Who a browser's cookie stands for.
+    pub async fn cookie(&self, token: &str) -> Result<Option<Principal>, DbErr> {
+        self.signed_in(token, Via::Cookie).await
+    }
+
+    async fn signed_in(&self, token: &str, via: Via) -> Result<Option<Principal>, DbErr> {
+        if !Token::looks_like_one(token) {
+            return Ok(None);
+        }
+        let found = self.0.records.browser(&TokenHash::of(token), now()).await?;
+        Ok(found.map(|(user, name, admin)| Principal { user, name, admin, via }))
+    }
+
+    /// Makes a one-time link's token for the local user.
+    pub async fn link(&self) -> Result<Token, DbErr> {
+        let token = Token::random();
+        self.0.records.add_link(&token.hash(), self.0.local_user, now(), LINK_LIFE).await?;
+        Ok(token)
+    }
+
+    /// Turns a one-time link's token into a browser's session. It works once, whoever comes first.
+    pub async fn sign_in(&self, link: &str) -> Result<Token, SignInError> {
+        let token = Token::random();
+        let used = self.0.records.use_link(&TokenHash::of(link), &token.hash(), now(), BROWSER_LIFE).await?;
+        if used { Ok(token) } else { Err(SignInError::NoSuchLink) }
+    }
+
+    /// Ends a browser's session.
+    pub async fn sign_out(&self, token: &str) -> Result<(), DbErr> {
+        self.0.records.end_browser(&TokenHash::of(token)).await
+    }
+
+    /// How often strangers may try to sign in.
+    pub fn attempts(&self) -> &Attempts {
+        &self.0.attempts
+    }
+
+    /// Forgets links and browsers' sessions that have expired.
+    pub async fn sweep(&self) -> Result<(), DbErr> {
+        self.0.records.sweep(now()).await
+    }
+}
+

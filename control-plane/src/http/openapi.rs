@@ -1,0 +1,85 @@
+//! The OpenAPI document, made from the handlers; a test holds it against the table of routes.
+
+use super::problem::Problem;
+use super::request::Request;
+use super::route::{Access, Route};
+use super::{health, sign_in};
+use crate::app::App;
+use http::Method;
+use http::header::{self, HeaderValue};
+use serde::Serialize;
+use std::sync::LazyLock;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi, ToSchema};
+use warp::reply::Response;
+
+pub fn routes() -> Vec<Route> {
+    vec![Route::new(Method::GET, "/api/openapi.json", Access::Public, document)]
+}
+
+/// An error, as RFC 9457's problem details.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemBody {
+    /// An address that says more about the code.
+    r#type: String,
+    /// The status in words.
+    title: String,
+    /// The HTTP status.
+    status: u16,
+    /// Stable, for programs.
+    code: String,
+    /// For a person: what happened, what is safe, what to do.
+    detail: String,
+    /// Also in the server's log and in the header `X-Request-Id`.
+    request_id: String,
+}
+
+/// The document.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Berth", description = include_str!("openapi.md"), license(name = "Apache-2.0", identifier = "Apache-2.0")),
+    paths(
+        health::live, health::ready, health::metrics, openapi_json,
+        sign_in::sign_in, sign_in::sign_out, sign_in::me,
+    ),
+    components(schemas(ProblemBody)),
+    modifiers(&Security),
+    security(("bearer" = []), ("cookie" = [])),
+    tags(
+        (name = "sessions", description = "Create, start, stop and delete sessions"),
+        (name = "workspace", description = "A session's files"),
+        (name = "history", description = "What files were, and how to get it back"),
+        (name = "terminals", description = "Shells that outlive their sockets"),
+        (name = "commands", description = "One command, its output streamed"),
+        (name = "accounts", description = "Signing in and out"),
+        (name = "operation", description = "Health, metrics, this document"),
+    ),
+)]
+pub struct Document;
+
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("BERTH_ADMIN_TOKEN")).build();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        let cookie = "Set by signing in. Changes also need the header `X-Berth: 1`.";
+        let cookie = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description("berth", cookie)));
+        components.add_security_scheme("cookie", cookie);
+    }
+}
+
+/// The document as JSON, made once.
+pub static JSON: LazyLock<String> = LazyLock::new(|| Document::openapi().to_json().unwrap_or_default());
+
+/// This document.
+#[utoipa::path(get, path = "/api/openapi.json", tag = "operation", security(()), responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json")))]
+pub async fn openapi_json() {}
+
+async fn document(_: App, _: Request) -> Result<Response, Problem> {
+    let mut response = Response::new(JSON.as_str().into());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}

@@ -1,0 +1,212 @@
+//! Start and end of the server, and what it says to the person who started it.
+
+use crate::accounts::{Accounts, LINK_LIFE};
+use crate::app::{App, Parts};
+use crate::config::{BadSetting, Settings};
+use crate::telemetry::metrics::Metrics;
+use crate::workspace::{Database, Store};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// How long the database may take to answer at start, migrations aside.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
+/// How often expired links and browsers' sessions are removed.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+
+/// Why the server does not run: what was wrong, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting.
+    #[error(transparent)]
+    Setting(#[from] BadSetting),
+    /// The data folder cannot be made or written.
+    #[error("The data folder {0} cannot be used: {1}. Choose another with --data, or change its permissions.")]
+    Data(PathBuf, io::Error),
+    /// Another server has it.
+    #[error("Another server uses the data folder {0}. Stop it, or choose another folder with --data.")]
+    Locked(PathBuf),
+    /// The database.
+    #[error("The database cannot be used: {0}. Check --database-url, and that its server runs and lets this user in.")]
+    Database(String),
+    /// Something listens there.
+    #[error("{0} is taken by another program. Stop that one, or choose another address with {1}.")]
+    AddressTaken(SocketAddr, &'static str),
+    /// Listening is not allowed there, or the address is none of this machine's.
+    #[error("Listening on {0} is not possible: {2}. Choose another address with {1}.")]
+    Listen(SocketAddr, &'static str, io::Error),
+    /// The machine.
+    #[error("The server could not start: {0}")]
+    Other(#[from] io::Error),
+}
+
+impl StartError {
+    /// The process's exit code: 2 for a setting, as for an unknown flag; else 1.
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self, Self::Setting(_)) { 2 } else { 1 }
+    }
+}
+
+/// Serves until Ctrl-C or SIGTERM.
+pub async fn serve(settings: Settings) -> Result<(), StartError> {
+    settings.check()?;
+    let _lock = lock(&settings.data)?;
+    let database = open(&settings).await?;
+    let listener = bind(settings.listen, "--listen").await?;
+    let address = listener.local_addr()?;
+    let base = base_url(&settings, address);
+    write_file(&settings.data.join("address"), &base)?;
+    let app = assemble(settings, database, address).await?;
+    let link = app.accounts.link().await.map_err(|why| StartError::Database(why.to_string()))?;
+    let mut out = io::stdout();
+    let minutes = LINK_LIFE.as_secs() / 60;
+    writeln!(out, "Berth is at {base}")?;
+    writeln!(out, "Sign in once, within {minutes} minutes: {base}/sign-in?token={}", link.reveal())?;
+    out.flush()?;
+    let signals = tokio::spawn(watch_signals(app.shutdown.clone()));
+    let sweeper = tokio::spawn(sweep(app.clone()));
+    app.clone().serve(listener).await;
+    sweeper.abort();
+    signals.abort();
+    finish(&app).await;
+    Ok(())
+}
+
+/// Prints a new one-time link for the server that uses this data folder.
+pub async fn print_sign_in_link(settings: &Settings) -> Result<(), StartError> {
+    let base = std::fs::read_to_string(settings.data.join("address")).unwrap_or_else(|_| base_url(settings, settings.listen));
+    if settings.database_url.is_none() && !settings.data.join("berth.sqlite").exists() {
+        let why = io::Error::new(io::ErrorKind::NotFound, "no server has used it yet");
+        return Err(StartError::Data(settings.data.clone(), why));
+    }
+    let database = open(settings).await?;
+    let failed = |why: sea_orm::DbErr| StartError::Database(why.to_string());
+    let accounts = Accounts::open(database, None).await.map_err(failed)?;
+    let link = accounts.link().await.map_err(failed)?;
+    writeln!(io::stdout(), "{}/sign-in?token={}", base.trim(), link.reveal())?;
+    Ok(())
+}
+
+/// Puts a server's parts together over an open database.
+pub async fn assemble(settings: Settings, database: Database, address: SocketAddr) -> Result<App, StartError> {
+    let failed = |why: sea_orm::DbErr| StartError::Database(why.to_string());
+    let accounts = Accounts::open(database.clone(), settings.admin_token.as_ref()).await.map_err(failed)?;
+    let store = Store::new(database.clone(), settings.sync_limits());
+    let upload_memory = Semaphore::new(settings.upload_memory_mb as usize * 1024);
+    Ok(App::new(Parts {
+        settings,
+        address,
+        database,
+        store,
+        accounts,
+        metrics: Metrics::new(),
+        upload_memory,
+        shutdown: CancellationToken::new(),
+        sockets: tokio_util::task::TaskTracker::new(),
+    }))
+}
+
+/// What comes after the last request.
+async fn finish(app: &App) {
+    if let Err(why) = app.database.close().await {
+        tracing::debug!(%why, "the database was not closed properly");
+    }
+}
+
+async fn open(settings: &Settings) -> Result<Database, StartError> {
+    let url = settings.database();
+    let opening = tokio::time::timeout(DATABASE_PATIENCE, Database::open(url.expose()));
+    match opening.await {
+        Ok(Ok(database)) => Ok(database),
+        Ok(Err(why)) => Err(StartError::Database(without_password(&why.to_string(), url.expose()))),
+        Err(_) => Err(StartError::Database(format!("no answer within {} seconds", DATABASE_PATIENCE.as_secs()))),
+    }
+}
+
+/// A driver's message, in case it quotes the URL.
+fn without_password(message: &str, url: &str) -> String {
+    let password = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).and_then(|(user, _)| user.split_once(':'));
+    match password {
+        Some((_, password)) if !password.is_empty() => message.replace(password, "…"),
+        _ => message.to_owned(),
+    }
+}
+
+/// The data folder, made if need be, readable for its owner alone, and held against a second server.
+fn lock(data: &Path) -> Result<File, StartError> {
+    let unusable = |why| StartError::Data(data.to_owned(), why);
+    if !data.exists() {
+        DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(unusable)?;
+    }
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(data.join("server.lock"))
+        .map_err(unusable)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StartError::Locked(data.to_owned())),
+        Err(TryLockError::Error(why)) => Err(unusable(why)),
+    }
+}
+
+/// Writes a small file whole or not at all, for its owner alone.
+fn write_file(path: &Path, text: &str) -> Result<(), StartError> {
+    let unusable = |why| StartError::Data(path.to_owned(), why);
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new).map_err(unusable)?;
+    file.write_all(text.as_bytes()).map_err(unusable)?;
+    std::fs::rename(&new, path).map_err(unusable)
+}
+
+async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|why| match why.kind() {
+        io::ErrorKind::AddrInUse => StartError::AddressTaken(address, flag),
+        _ => StartError::Listen(address, flag, why),
+    })
+}
+
+/// Where users find the server.
+fn base_url(settings: &Settings, address: SocketAddr) -> String {
+    match &settings.public_url {
+        Some(url) => url.to_string(),
+        // Nobody can open 0.0.0.0; on this machine, this name leads there.
+        None if address.ip().is_unspecified() => format!("http://localhost:{}", address.port()),
+        None => format!("http://{address}"),
+    }
+}
+
+/// Cancels `shutdown` at Ctrl-C or SIGTERM. A second Ctrl-C ends the process at once.
+async fn watch_signals(shutdown: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        tracing::error!("signals cannot be watched");
+        return;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("ending: no new requests, open ones have a few seconds");
+    shutdown.cancel();
+    interrupt.recv().await;
+    std::process::exit(130);
+}
+
+async fn sweep(app: App) {
+    let mut ticks = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        if let Err(why) = app.accounts.sweep().await {
+            tracing::warn!(%why, "expired sign-ins could not be removed");
+        }
+    }
+}
