@@ -1,0 +1,57 @@
+//! The agent's settings: each a flag and an environment variable.
+
+use clap::Parser;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The agent inside a session: owns its terminals, keeps its files in step, runs its commands.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "pod-agent", version, about, long_about = None)]
+pub struct Settings {
+    /// The control plane's address for agents, such as ws://10.0.0.7:8081
+    #[arg(long, env = "BERTH_AGENT_CONTROL_PLANE", required_unless_present = "control_plane_file")]
+    pub control_plane: Option<String>,
+
+    /// A file that holds that address, read afresh at each attempt: for a control plane whose port may change
+    #[arg(long, env = "BERTH_AGENT_CONTROL_PLANE_FILE", conflicts_with = "control_plane")]
+    pub control_plane_file: Option<PathBuf>,
+
+    /// The file that holds the credential shown to the control plane, read afresh at each attempt
+    #[arg(long, env = "BERTH_AGENT_CREDENTIAL_FILE")]
+    pub credential_file: PathBuf,
+
+    /// The folder that users see: where shells start and files are kept in step
+    #[arg(long, env = "BERTH_AGENT_WORKSPACE", default_value = "/app")]
+    pub workspace: PathBuf,
+
+    /// The agent's own folder, on the same mount as the workspace
+    #[arg(long, env = "BERTH_AGENT_STATE", default_value = "/.berth")]
+    pub state: PathBuf,
+
+    /// The shell of new terminals; without it, the first of $SHELL, /bin/bash and /bin/sh that is there
+    #[arg(long, env = "BERTH_AGENT_SHELL")]
+    pub shell: Option<PathBuf>,
+
+    /// The home folder of shells and commands; without it, $HOME, or the workspace
+    #[arg(long, env = "BERTH_AGENT_HOME")]
+    pub home: Option<PathBuf>,
+
+    /// Seconds without a control plane after which the agent writes its last state and ends
+    #[arg(long, env = "BERTH_AGENT_GIVE_UP_AFTER", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub give_up_after: u64,
+
+    /// KiB of output that each terminal keeps for viewers who come back
+    #[arg(long, env = "BERTH_AGENT_HISTORY_KIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(256..=65536))]
+    pub history_kib: u32,
+
+    /// Lines of scrollback that a returning viewer is given
+    #[arg(long, env = "BERTH_AGENT_SCROLLBACK", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=10000))]
+    pub scrollback: u32,
+}
+
+impl Settings {
+    /// How long to look for a control plane before giving up.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.give_up_after)
+    }
+}

@@ -1,0 +1,256 @@
+//! Who looks at a terminal: where each stands in the output, how much it may be sent, what it typed.
+//!
+//! Without I/O: [`Viewers`] decides, [`super::attach`] carries out.
+
+use shared::id::{InputSeq, Offset, ViewerId};
+use shared::limits::VIEWER_WINDOW_BYTES;
+use shared::link::terminal::Size;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Viewers whose input numbers are remembered; the longest gone is forgotten first.
+const REMEMBERED: usize = 256;
+
+/// One viewer.
+#[derive(Debug)]
+pub struct Viewer {
+    /// Which of its streams is the current one; an older one's words don't count.
+    pub stream: u64,
+    /// The first byte that was not sent.
+    pub sent: Offset,
+    /// The first byte that it has not parsed; follows `sent` where it doesn't acknowledge.
+    pub acked: Offset,
+    /// Whether it acknowledges.
+    pub acks: bool,
+    /// Its size.
+    pub size: Size,
+    /// Whether anybody looks at it.
+    pub visible: bool,
+    /// Whether its keys count.
+    pub writable: bool,
+    /// Since when its stream is gone without a goodbye.
+    pub vanished: Option<Instant>,
+    /// Whether it said goodbye: only its input's numbers are remembered.
+    pub gone: Option<Instant>,
+    /// The first byte of its input that was not taken.
+    pub taken: InputSeq,
+    /// The first byte of its input that the shell was not given.
+    pub given: InputSeq,
+}
+
+impl Viewer {
+    fn counts(&self) -> bool {
+        self.gone.is_none() && self.visible
+    }
+
+    /// How many more bytes may be sent to it now.
+    pub fn window(&self) -> u64 {
+        if self.acks { VIEWER_WINDOW_BYTES.saturating_sub(self.sent.0 - self.acked.0) } else { u64::MAX }
+    }
+
+    /// What of `data`, numbered from `seq`, is new; an error if some is missing before it.
+    pub fn take<'a>(&mut self, seq: InputSeq, data: &'a [u8]) -> Result<&'a [u8], Gap> {
+        if seq > self.taken {
+            return Err(Gap { expected: self.taken });
+        }
+        let known = usize::try_from(self.taken.0 - seq.0).unwrap_or(usize::MAX).min(data.len());
+        let new = &data[known..];
+        self.taken = self.taken.plus(new.len());
+        Ok(new)
+    }
+}
+
+/// Input that doesn't follow what was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The number that was due.
+    pub expected: InputSeq,
+}
+
+/// All who look, or did.
+#[derive(Debug, Default)]
+pub struct Viewers {
+    viewers: BTreeMap<ViewerId, Viewer>,
+    streams: u64,
+}
+
+impl Viewers {
+    /// A viewer comes or comes back, to go on at `at`. Answers its stream's number; an older stream of it is over.
+    pub fn attach(
+        &mut self,
+        id: ViewerId,
+        size: Size,
+        writable: bool,
+        acks: bool,
+        at: Offset,
+    ) -> (u64, InputSeq) {
+        self.streams += 1;
+        let stream = self.streams;
+        let (taken, given) = self.viewers.get(&id).map_or_else(Default::default, |v| (v.taken, v.given));
+        let viewer = Viewer {
+            stream,
+            sent: at,
+            acked: at,
+            acks,
+            size,
+            visible: true,
+            writable,
+            vanished: None,
+            gone: None,
+            taken,
+            given,
+        };
+        self.viewers.insert(id, viewer);
+        self.forget();
+        (stream, given)
+    }
+
+    fn forget(&mut self) {
+        while self.viewers.len() > REMEMBERED {
+            let longest = self.viewers.iter().filter_map(|(id, v)| Some((v.gone?, id.clone()))).min();
+            let Some((_, id)) = longest else { return };
+            self.viewers.remove(&id);
+        }
+    }
+
+    /// The viewer whose current stream this is.
+    pub fn get(&mut self, id: &ViewerId, stream: u64) -> Option<&mut Viewer> {
+        self.viewers.get_mut(id).filter(|v| v.stream == stream)
+    }
+
+    /// The viewer, whichever its stream.
+    pub fn any(&mut self, id: &ViewerId) -> Option<&mut Viewer> {
+        self.viewers.get_mut(id)
+    }
+
+    /// A viewer's stream ended, with a goodbye or without.
+    pub fn detach(&mut self, id: &ViewerId, stream: u64, goodbye: bool, now: Instant) {
+        if let Some(viewer) = self.get(id, stream) {
+            if goodbye {
+                viewer.gone = Some(now);
+            } else {
+                viewer.vanished = Some(now);
+            }
+        }
+    }
+
+    /// Ends the grace of those who vanished at least `grace` ago. Answers when the next one's ends.
+    pub fn expire(&mut self, now: Instant, grace: Duration) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        for viewer in self.viewers.values_mut().filter(|v| v.gone.is_none()) {
+            let Some(vanished) = viewer.vanished else { continue };
+            let end = vanished + grace;
+            if end <= now {
+                viewer.gone = Some(now);
+            } else {
+                next = Some(next.map_or(end, |n| n.min(end)));
+            }
+        }
+        next
+    }
+
+    /// Up to where the terminal's output may be read: at the pace of the fastest who looks, a window ahead of
+    /// what it parsed; for one who vanished and may be back, as far as a history of `kept` bytes holds it all.
+    /// No limit where nobody looks.
+    pub fn read_limit(&self, kept: usize) -> Option<Offset> {
+        self.viewers
+            .values()
+            .filter(|v| v.counts())
+            .map(|v| match v.vanished {
+                Some(_) => v.acked.plus(kept),
+                None => Offset(v.acked.0 + VIEWER_WINDOW_BYTES),
+            })
+            .max()
+    }
+
+    /// The size that fits all who look, if any does.
+    pub fn size(&self) -> Option<Size> {
+        let sizes = || self.viewers.values().filter(|v| v.counts()).map(|v| v.size);
+        Some(Size { cols: sizes().map(|s| s.cols).min()?, rows: sizes().map(|s| s.rows).min()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SIZE: Size = Size { cols: 80, rows: 24 };
+    const KEPT: usize = 1 << 20;
+
+    fn id(name: &str) -> ViewerId {
+        ViewerId::new(name).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn input_arrives_exactly_once_however_it_is_resent(
+            typed in prop::collection::vec(any::<u8>(), 1..200),
+            // Each step: where to start again from, how much to send, and whether the viewer reconnects first.
+            steps in prop::collection::vec((any::<prop::sample::Index>(), 0usize..50, any::<bool>()), 0..40),
+            last in any::<prop::sample::Index>(),
+        ) {
+            let mut viewers = Viewers::default();
+            let (mut stream, _) = viewers.attach(id("v"), SIZE, true, true, Offset(0));
+            let mut arrived = Vec::new();
+            let whole = (last, typed.len(), true);
+            for (from, length, reconnect) in steps.into_iter().chain([whole]) {
+                if reconnect {
+                    viewers.detach(&id("v"), stream, false, Instant::now());
+                    stream = viewers.attach(id("v"), SIZE, true, true, Offset(0)).0;
+                }
+                let viewer = viewers.get(&id("v"), stream).unwrap();
+                let taken = viewer.taken.0 as usize;
+                let from = if length == typed.len() { 0 } else { from.index(taken + 1) };
+                let to = typed.len().min(from + length);
+                arrived.extend_from_slice(viewer.take(InputSeq(from as u64), &typed[from..to]).unwrap());
+            }
+            prop_assert_eq!(arrived, typed);
+        }
+    }
+
+    #[test]
+    fn input_with_a_gap_before_it_is_refused() {
+        let mut viewers = Viewers::default();
+        let (stream, _) = viewers.attach(id("v"), SIZE, true, true, Offset(0));
+        let viewer = viewers.get(&id("v"), stream).unwrap();
+        assert_eq!(viewer.take(InputSeq(3), b"x"), Err(Gap { expected: InputSeq(0) }));
+    }
+
+    #[test]
+    fn the_fastest_viewer_sets_the_pace_and_nobody_sets_none() {
+        let mut viewers = Viewers::default();
+        assert_eq!(viewers.read_limit(KEPT), None);
+        let (slow, _) = viewers.attach(id("slow"), SIZE, true, true, Offset(0));
+        let (fast, _) = viewers.attach(id("fast"), SIZE, true, true, Offset(0));
+        viewers.get(&id("fast"), fast).unwrap().acked = Offset(5_000_000);
+        assert_eq!(viewers.read_limit(KEPT), Some(Offset(5_000_000 + VIEWER_WINDOW_BYTES)));
+        viewers.detach(&id("fast"), fast, true, Instant::now());
+        assert_eq!(viewers.read_limit(KEPT), Some(Offset(VIEWER_WINDOW_BYTES)));
+        viewers.get(&id("slow"), slow).unwrap().visible = false;
+        assert_eq!(viewers.read_limit(KEPT), None);
+    }
+
+    #[test]
+    fn a_viewer_that_vanished_keeps_its_place_for_a_while() {
+        let mut viewers = Viewers::default();
+        let now = Instant::now();
+        let grace = Duration::from_secs(30);
+        let (stream, _) = viewers.attach(id("v"), SIZE, true, true, Offset(100));
+        viewers.detach(&id("v"), stream, false, now);
+        assert_eq!(viewers.read_limit(KEPT), Some(Offset(100 + KEPT as u64)));
+        assert_eq!(viewers.expire(now + grace / 2, grace), Some(now + grace));
+        assert_eq!(viewers.expire(now + grace, grace), None);
+        assert_eq!(viewers.read_limit(KEPT), None);
+    }
+
+    #[test]
+    fn the_size_is_the_smallest_of_those_who_look() {
+        let mut viewers = Viewers::default();
+        viewers.attach(id("wide"), Size { cols: 200, rows: 20 }, true, true, Offset(0));
+        let (tall, _) = viewers.attach(id("tall"), Size { cols: 80, rows: 50 }, true, true, Offset(0));
+        assert_eq!(viewers.size(), Some(Size { cols: 80, rows: 20 }));
+        viewers.get(&id("tall"), tall).unwrap().visible = false;
+        assert_eq!(viewers.size(), Some(Size { cols: 200, rows: 20 }));
+    }
+}
