@@ -7,16 +7,22 @@
 //! | [`app`] | what the parts share, the public listener, the end |
 //! | [`http`] | one file a resource: parse, authorise, call, answer |
 //! | [`accounts`] | users, sign-in links, tokens, roles |
+//! | [`agents`] | agents' links: file sync, terminals, commands |
+//! | [`lifecycle`] | what is wanted of sessions, and how it comes true |
+//! | [`runtime`] | what runs agents |
 //! | [`workspace`] | files, revisions, history: every file transaction |
 //! | [`entities`] | the database's tables as sea-orm models |
 //! | [`telemetry`] | logs and metrics |
 #![forbid(unsafe_code)]
 
 pub mod accounts;
+pub mod agents;
 pub mod app;
 pub mod config;
 pub mod entities;
 pub mod http;
+pub mod lifecycle;
+pub mod runtime;
 pub mod server;
 pub mod telemetry;
 pub mod workspace;

@@ -1,0 +1,234 @@
+//! Serves one link from its first byte to its last.
+
+use super::frames::Frames;
+use super::link::{CONTROL_WAITING, Inner, Link};
+use super::registry::{AgentEvent, Agents, Refusal};
+use super::rows;
+use super::socket::BinaryMessages;
+use super::sync;
+use shared::id::SessionId;
+use shared::limits::{PING_EVERY, PING_TIMEOUT};
+use shared::link::frame::{self, FrameError};
+use shared::link::hello::{Accepted, FromAgent, FromControlPlane, Hello, Vitals, Welcome};
+use shared::link::mux::{LinkStream, Side, mux};
+use shared::link::websocket::WebSocketBytes;
+use shared::link::{Failure, Open, VERSION_MAX, VERSION_MIN, negotiate};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+/// How long a linked agent may take to say hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the database may take to admit an agent.
+const ADMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long any one message on the control stream may take to leave.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a refused agent may take to read why.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
+/// Characters of an agent's event that reach the timeline.
+const EVENT_CHARACTERS: usize = 500;
+/// Events taken from an agent in [`PING_EVERY`]; a talkative one is cut short, not obeyed.
+const EVENTS_PER_BEAT: u32 = 20;
+
+/// Serves the link of `session`'s agent over `io`, whose WebSocket handshake is over.
+pub(super) async fn link<S>(agents: &Agents, session: SessionId, io: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let socket = WebSocketBytes::new(BinaryMessages::server(io).await);
+    let (opener, mut streams, driver) = mux(socket, Side::ControlPlane);
+    let mut driver = AbortOnDropHandle::new(tokio::spawn(driver));
+    let hello = tokio::time::timeout(HELLO_TIMEOUT, async {
+        let mut control = streams.recv().await?;
+        match frame::expect::<_, Open>(&mut control).await {
+            Ok(Open::Control(hello)) => Some((control, hello)),
+            _ => None,
+        }
+    });
+    let Ok(Some((mut control, hello))) = hello.await else {
+        tracing::info!(%session, "an agent linked and said no hello");
+        return;
+    };
+    let (accepted, hello) = match admit(agents, session, hello).await {
+        Ok(admitted) => admitted,
+        Err((failure, retry)) => {
+            tracing::info!(%session, code = failure.code, "an agent's link was refused");
+            let _ = frame::write(&mut control, &Welcome::Refused { failure, retry }).await;
+            let _ = control.shutdown().await;
+            // The agent closes, having read it.
+            let _ = tokio::time::timeout(REFUSED_TIMEOUT, &mut driver).await;
+            return;
+        }
+    };
+    let (to_vitals, vitals) = watch::channel(Vitals::default());
+    let (to_stopped, stopped) = watch::channel(None);
+    let (to_control, commands) = mpsc::channel(CONTROL_WAITING);
+    let (sync_part, sync_context) = sync::part(agents, session, accepted.epoch);
+    let over = CancellationToken::new();
+    let link = Link::new(Inner {
+        session,
+        epoch: accepted.epoch,
+        version: accepted.version,
+        hello,
+        opener,
+        vitals,
+        stopped,
+        control: to_control,
+        sync: sync_part,
+        over: over.clone(),
+    });
+    let epoch = accepted.epoch;
+    if frame::write(&mut control, &Welcome::Accepted(accepted)).await.is_err() || !agents.enter(link.clone()) {
+        return;
+    }
+    tracing::info!(%session, %epoch, instance = %link.hello().instance, "agent linked");
+    let (from_agent, to_agent) = tokio::io::split(control);
+    let control = Control { agents, session, epoch, vitals: to_vitals, stopped: to_stopped };
+    let why = tokio::select! {
+        ended = &mut driver => match ended {
+            Ok(Ok(())) => "the agent closed it".to_owned(),
+            Ok(Err(why)) => why.to_string(),
+            Err(why) => why.to_string(),
+        },
+        why = control.run(from_agent, to_agent, commands) => why,
+        () = accept_streams(streams, sync_context) => "the agent closed it".to_owned(),
+        () = over.cancelled() => "a newer one took its place".to_owned(),
+        () = agents.closing() => "the server goes".to_owned(),
+    };
+    over.cancel();
+    let stopped = link.stopped();
+    agents.leave(&link, stopped);
+    tracing::info!(%session, %epoch, ?stopped, why, "agent unlinked");
+    // Only says sooner what the row's end says anyway.
+    let expiring = rows::expire(agents.0.store.database().writer(), session, epoch);
+    let _ = tokio::time::timeout(ADMIT_TIMEOUT, expiring).await;
+}
+
+async fn admit(agents: &Agents, session: SessionId, hello: Hello) -> Result<(Accepted, Hello), (Failure, bool)> {
+    let Some(version) = negotiate(hello.version_min, hello.version_max) else {
+        let message = format!(
+            "this server speaks link versions {VERSION_MIN} to {VERSION_MAX}, the agent {} to {}",
+            hello.version_min, hello.version_max
+        );
+        return Err((Failure::new("version", message), false));
+    };
+    let admitted = tokio::time::timeout(ADMIT_TIMEOUT, agents.admit(session, hello.instance)).await;
+    let epoch = match admitted {
+        Ok(Ok(epoch)) => epoch,
+        Ok(Err(Refusal::Superseded)) => {
+            return Err((Failure::new("superseded", "another agent serves this session now"), false));
+        }
+        Ok(Err(Refusal::NoSession)) => {
+            return Err((Failure::new("no_session", "this session does not exist any more"), false));
+        }
+        Ok(Err(Refusal::Database(why))) => {
+            tracing::warn!(%session, %why, "an agent could not be admitted");
+            return Err((Failure::new("database_unavailable", "the database does not answer"), true));
+        }
+        Err(_) => return Err((Failure::new("database_unavailable", "the database does not answer"), true)),
+    };
+    let mut limits = agents.0.settings.limits;
+    limits.batch_items = limits.batch_items.min(sync::ANSWERED_ITEMS);
+    let environment = [("BERTH_SESSION".to_owned(), session.to_string())].into();
+    Ok((Accepted { version, session, epoch, environment, limits }, hello))
+}
+
+/// Takes the streams that an agent opens after its first: file sync, one at a time.
+async fn accept_streams(mut streams: mpsc::Receiver<LinkStream>, context: sync::Context) {
+    let mut serving: Option<AbortOnDropHandle<()>> = None;
+    while let Some(mut stream) = streams.recv().await {
+        match tokio::time::timeout(HELLO_TIMEOUT, frame::expect::<_, Open>(&mut stream)).await {
+            Ok(Ok(Open::Sync(hello))) => {
+                // The one before, if any, ends first: two would commit out of order.
+                if let Some(before) = serving.take() {
+                    before.abort();
+                    let _ = before.await;
+                }
+                serving = Some(AbortOnDropHandle::new(tokio::spawn(sync::serve(context.clone(), stream, hello))));
+            }
+            // Only file sync is an agent's to open; dropping the stream resets it.
+            _ => tracing::debug!("an agent opened a stream that is not its to open"),
+        }
+    }
+}
+
+/// The control stream's two ways.
+struct Control<'a> {
+    agents: &'a Agents,
+    session: SessionId,
+    epoch: shared::id::LinkEpoch,
+    vitals: watch::Sender<Vitals>,
+    stopped: watch::Sender<Option<bool>>,
+}
+
+impl Control<'_> {
+    /// Runs until the stream or the agent's patience is over; answers why.
+    async fn run(
+        &self,
+        from_agent: ReadHalf<LinkStream>,
+        mut to_agent: WriteHalf<LinkStream>,
+        mut commands: mpsc::Receiver<FromControlPlane>,
+    ) -> String {
+        let mut frames = Frames::new(from_agent);
+        let mut beat = tokio::time::interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        let mut events = 0;
+        loop {
+            let message = tokio::select! {
+                message = frames.next::<FromAgent>() => match message {
+                    Ok(Some(message)) => {
+                        heard = Instant::now();
+                        self.take(message, &mut events)
+                    }
+                    Ok(None) => return "the agent closed it".to_owned(),
+                    Err(why) => return why.to_string(),
+                },
+                Some(command) = commands.recv() => Some(command),
+                _ = beat.tick() => {
+                    events = 0;
+                    let renewing = rows::renew(self.agents.0.store.database().writer(), self.session, self.epoch);
+                    // A database that is away ends no link; nor may it hold up the heartbeat.
+                    let _ = tokio::time::timeout(Duration::from_secs(1), renewing).await;
+                    Some(FromControlPlane::Heartbeat)
+                }
+                () = tokio::time::sleep_until(heard + PING_EVERY + PING_TIMEOUT) => {
+                    return "the agent was silent for too long".to_owned();
+                }
+            };
+            let Some(message) = message else { continue };
+            match tokio::time::timeout(SEND_TIMEOUT, frame::write(&mut to_agent, &message)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(FrameError::Io(why))) => return why.to_string(),
+                Ok(Err(why)) => return why.to_string(),
+                Err(_) => return "the agent took nothing for too long".to_owned(),
+            }
+        }
+    }
+
+    fn take(&self, message: FromAgent, events: &mut u32) -> Option<FromControlPlane> {
+        let session = self.session;
+        match message {
+            FromAgent::Heartbeat(vitals) => {
+                self.vitals.send_replace(vitals);
+                return Some(FromControlPlane::HeartbeatAnswer);
+            }
+            FromAgent::HeartbeatAnswer => {}
+            FromAgent::TerminalsChanged => self.agents.publish(AgentEvent::Terminals { session }),
+            FromAgent::Event { kind, message } => {
+                *events += 1;
+                if *events <= EVENTS_PER_BEAT && super::is_code(&kind) {
+                    let message = message.chars().filter(|c| !c.is_control()).take(EVENT_CHARACTERS).collect();
+                    self.agents.publish(AgentEvent::Notice { session, kind, message });
+                }
+            }
+            FromAgent::Stopped { complete } => {
+                self.stopped.send_replace(Some(complete));
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,266 @@
+//! What changed in the database, as batches for the agent.
+
+use super::Context;
+use super::codec::{self, Encoded};
+use crate::workspace::{self, Changed, Cursor, PodOp};
+use bytes::Bytes;
+use shared::id::{BatchId, Revision};
+use shared::link::Failure;
+use shared::link::frame::{self, FrameError};
+use shared::link::sync::{Batch, Begin, CHUNK_BYTES, FromControlPlane};
+use shared::path::WorkspacePath;
+use shared::tree::{Entry, Hash, Kind};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+use tokio::io::WriteHalf;
+use tokio::sync::{Mutex, mpsc};
+
+use shared::link::mux::LinkStream;
+
+/// Bytes of contents that one batch gathers; what is beyond goes in the next. A single larger file goes alone.
+const BATCH_BYTES: u64 = 16 << 20;
+/// Items that one batch gathers.
+const BATCH_ITEMS: u64 = 2_000;
+/// How long an agent may take nothing of a message before it counts as gone; heartbeats notice sooner.
+const SEND_TIMEOUT: Duration = Duration::from_secs(120);
+/// Paths of own changes that are remembered; beyond, they are sent back to the agent, who has them already.
+const OWN_PATHS: usize = 100_000;
+
+/// Why a push ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PushError {
+    /// The database failed; it is tried again.
+    #[error(transparent)]
+    Store(#[from] workspace::Error),
+    /// The stream is gone.
+    #[error(transparent)]
+    Stream(#[from] FrameError),
+    /// The agent takes nothing.
+    #[error("the agent took nothing for too long")]
+    Stuck,
+    /// A batch could not be made; a bug, or a stored content that is damaged.
+    #[error("a batch could not be made: {0}")]
+    Encode(Failure),
+}
+
+/// A change that the agent made itself: a path and what it holds there now.
+#[derive(Debug)]
+pub(super) struct Own(Vec<(WorkspacePath, Option<Entry>)>);
+
+impl Own {
+    /// What the agent has after `op`.
+    pub(super) fn of(op: &PodOp) -> Self {
+        Self(match op {
+            PodOp::Put { path, entry, .. } => vec![(path.clone(), Some(*entry))],
+            PodOp::Delete { path, .. } => vec![(path.clone(), None)],
+            PodOp::Rename { from, to, entry, .. } => vec![(from.clone(), None), (to.clone(), Some(*entry))],
+        })
+    }
+}
+
+/// Which of the changes still to be pushed the agent has already, since it made them.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    own: HashMap<WorkspacePath, (Revision, Option<Entry>)>,
+}
+
+impl Ledger {
+    /// The agent's change stands in the database, at `rev` or before.
+    pub(super) fn note(&mut self, own: Own, rev: Revision) {
+        for (path, entry) in own.0 {
+            if self.own.len() < OWN_PATHS {
+                self.own.insert(path, (rev, entry));
+            }
+        }
+    }
+
+    /// Whether the agent has `change`: the same thing at the same path, last changed no later than its own batch.
+    fn has(&self, change: &Changed) -> bool {
+        self.own.get(&change.path).is_some_and(|(rev, entry)| {
+            *rev >= change.item.rev && *entry == (!change.deleted).then_some(change.item.entry)
+        })
+    }
+
+    fn forget_through(&mut self, rev: Revision) {
+        self.own.retain(|_, (at, _)| *at > rev);
+    }
+}
+
+/// The way to the agent: its stream, and how far the agent has been sent.
+pub(super) struct Push<'a> {
+    pub context: &'a Context,
+    pub stream: WriteHalf<LinkStream>,
+    pub ledger: &'a Mutex<Ledger>,
+    pub answers: mpsc::Receiver<FromControlPlane>,
+    /// The revision that the agent has or has been sent.
+    pub sent: Revision,
+    /// The changes last sent without their contents.
+    pub lacking: HashMap<Hash, Changed>,
+}
+
+impl Push<'_> {
+    /// Writes one message.
+    pub(super) async fn say(&mut self, message: &FromControlPlane) -> Result<(), PushError> {
+        match tokio::time::timeout(SEND_TIMEOUT, frame::write(&mut self.stream, message)).await {
+            Ok(written) => Ok(written?),
+            Err(_) => Err(PushError::Stuck),
+        }
+    }
+
+    /// Writes the answers that are waiting. They go before any batch: a batch may rest on what they say.
+    async fn say_answers(&mut self) -> Result<(), PushError> {
+        while let Ok(answer) = self.answers.try_recv() {
+            self.say(&answer).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the whole tree: `bare` without contents, which the agent then asks for as far as it lacks them.
+    pub(super) async fn push_all(&mut self, bare: bool) -> Result<(), PushError> {
+        let (session, store) = (self.context.session, &self.context.agents.0.store);
+        let held = self.ledger.lock().await;
+        let snapshot = store.snapshot(session).await?;
+        drop(held);
+        let target = snapshot.rev;
+        let changes = snapshot.items.into_iter().map(|(path, item)| Changed {
+            path,
+            item,
+            deleted: false,
+            moved_to: None,
+        });
+        let mut changes: VecDeque<_> = changes.collect();
+        self.lacking.clear();
+        loop {
+            let group = take_group(&mut changes);
+            let last = changes.is_empty();
+            self.send_group(group, Revision::ZERO, target, true, last, bare).await?;
+            if last {
+                break;
+            }
+        }
+        self.ledger.lock().await.forget_through(target);
+        self.sent = target;
+        Ok(())
+    }
+
+    /// Sends what changed since the agent was last sent something. Answers whether the tombstones it would need
+    /// are gone, so that the whole tree must be sent.
+    pub(super) async fn push_changes(&mut self) -> Result<bool, PushError> {
+        let (session, store) = (self.context.session, &self.context.agents.0.store);
+        let since = self.sent;
+        let mut cursor: Option<Cursor> = None;
+        loop {
+            let held = self.ledger.lock().await;
+            let page = store.changes_since(session, since, cursor.as_ref(), BATCH_ITEMS).await?;
+            let mut changes: VecDeque<_> = page.changes.into_iter().filter(|c| !held.has(c)).collect();
+            drop(held);
+            if page.pruned {
+                return Ok(true);
+            }
+            let target = page.rev;
+            if target <= since {
+                return Ok(false);
+            }
+            if cursor.is_none() {
+                self.lacking.clear();
+            }
+            loop {
+                let group = take_group(&mut changes);
+                let end = changes.is_empty();
+                let last = end && page.next.is_none();
+                // The last one goes also when it is empty: it tells the revision.
+                if last || !group.is_empty() {
+                    self.send_group(group, since, target, false, last, false).await?;
+                }
+                if end {
+                    break;
+                }
+            }
+            match page.next {
+                Some(next) => cursor = Some(next),
+                None => {
+                    self.ledger.lock().await.forget_through(target);
+                    self.sent = target;
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    /// Sends the contents that the agent asks for, each with the change that needs it.
+    pub(super) async fn push_needed(&mut self, hashes: Vec<Hash>) -> Result<(), PushError> {
+        let mut changes: VecDeque<_> = hashes.iter().filter_map(|hash| self.lacking.get(hash).cloned()).collect();
+        while !changes.is_empty() {
+            let group = take_group(&mut changes);
+            let last = changes.is_empty();
+            self.send_group(group, self.sent, self.sent, false, last, false).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_group(
+        &mut self,
+        group: Vec<Changed>,
+        base: Revision,
+        target: Revision,
+        full: bool,
+        last: bool,
+        bare: bool,
+    ) -> Result<(), PushError> {
+        let contents = if bare {
+            for change in group.iter().filter(|change| has_content(change)) {
+                self.lacking.insert(change.item.entry.hash, change.clone());
+            }
+            HashMap::new()
+        } else {
+            self.contents(&group).await?
+        };
+        let encoding = tokio::task::spawn_blocking(move || codec::encode(&group, &contents));
+        let encoded = match encoding.await {
+            Ok(encoded) => encoded.map_err(PushError::Encode)?,
+            Err(why) => return Err(PushError::Encode(Failure::new("internal", why.to_string()))),
+        };
+        let Encoded { items, bytes, data, end } = encoded;
+        let begin =
+            Begin { batch: BatchId::random(), base_rev: base, target_rev: target, items, bytes, full, last };
+        self.say_answers().await?;
+        if data.len() <= CHUNK_BYTES {
+            return self.say(&FromControlPlane::Batch(Batch::Whole { begin, data, end })).await;
+        }
+        self.say(&FromControlPlane::Batch(Batch::Begin(begin))).await?;
+        for at in (0..data.len()).step_by(CHUNK_BYTES) {
+            let chunk = data.slice(at..data.len().min(at + CHUNK_BYTES));
+            self.say(&FromControlPlane::Batch(Batch::Chunk(chunk))).await?;
+        }
+        self.say(&FromControlPlane::Batch(Batch::End(end))).await
+    }
+
+    async fn contents(&self, group: &[Changed]) -> Result<HashMap<Hash, Bytes>, PushError> {
+        let wanted: HashSet<Hash> = group.iter().filter(|c| has_content(c)).map(|c| c.item.entry.hash).collect();
+        let wanted: Vec<Hash> = wanted.into_iter().collect();
+        if wanted.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let store = &self.context.agents.0.store;
+        Ok(store.blobs(self.context.session, &wanted).await?.into_iter().collect())
+    }
+}
+
+fn has_content(change: &Changed) -> bool {
+    !change.deleted && change.item.entry.kind != Kind::Dir
+}
+
+/// The next changes that fit into one batch; at least one if any are left.
+fn take_group(changes: &mut VecDeque<Changed>) -> Vec<Changed> {
+    let mut group = Vec::new();
+    let mut bytes = 0;
+    while let Some(next) = changes.front() {
+        let size = if has_content(next) { next.item.entry.size } else { 0 };
+        if !group.is_empty() && (bytes + size > BATCH_BYTES || group.len() as u64 >= BATCH_ITEMS) {
+            break;
+        }
+        bytes += size;
+        group.extend(changes.pop_front());
+    }
+    group
+}

@@ -1,0 +1,235 @@
+//! Sessions: what their users want of them, and how that comes true.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`session`] | what a session looks like from outside |
+//! | [`step`] | what is wanted and what is there → what to do next, as a pure function |
+//! | [`records`] | sessions and their timeline in the database |
+//! | [`reconcile`] | one task a session that takes steps until nothing is left to do |
+//!
+//! Calls note in the database what is wanted and return; the reconciler makes it so, and tries again after a
+//! restart of the server just as it would have without one.
+
+mod reconcile;
+mod records;
+pub mod session;
+pub mod step;
+
+pub use session::{Activity, Change, Session, State, TimelineEvent};
+
+use crate::agents::Agents;
+use crate::runtime::Runtime;
+use crate::workspace::{self, Store};
+use sea_orm::DbErr;
+use shared::id::SessionId;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use step::Want;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Characters a session's name may have.
+pub const NAME_CHARACTERS: usize = 100;
+/// Changes a listener may fall behind by before it must look afresh.
+const CHANGES_WAITING: usize = 256;
+
+/// What sessions are run with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a stopping session's last sync may take.
+    pub stop_grace: Duration,
+    /// How often everything is compared, whatever was said or missed in between.
+    pub compare_every: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { stop_grace: Duration::from_secs(30), compare_every: Duration::from_secs(60) }
+    }
+}
+
+/// What the calls answer.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call did nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such session.
+    #[error("there is no session {0}")]
+    NotFound(SessionId),
+    /// The owner has one of that name.
+    #[error("a session named {0:?} exists already")]
+    NameTaken(String),
+    /// Not a name.
+    #[error("a session's name has 1 to {NAME_CHARACTERS} characters, none of them a control character, and no space at its ends")]
+    BadName,
+    /// The session's workspace could not be made.
+    #[error(transparent)]
+    Workspace(#[from] workspace::Error),
+    /// The database failed.
+    #[error("the database failed: {0}")]
+    Database(#[from] DbErr),
+}
+
+impl Error {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "session_not_found",
+            Self::NameTaken(_) => "session_name_taken",
+            Self::BadName => "bad_session_name",
+            Self::Workspace(why) => why.code(),
+            Self::Database(_) => "database_unavailable",
+        }
+    }
+}
+
+/// All sessions. Cheap to clone.
+#[derive(Clone)]
+pub struct Lifecycle(Arc<Parts>);
+
+struct Parts {
+    store: Store,
+    agents: Agents,
+    runtime: Arc<dyn Runtime>,
+    settings: Settings,
+    changes: broadcast::Sender<Change>,
+    workers: Mutex<HashMap<SessionId, reconcile::Worker>>,
+    /// Uses not yet written to the database, in milliseconds since 1970.
+    uses: Mutex<HashMap<SessionId, i64>>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl Lifecycle {
+    /// Nothing happens before [`Lifecycle::run`].
+    pub fn new(store: Store, agents: Agents, runtime: Arc<dyn Runtime>, settings: Settings) -> Self {
+        Self(Arc::new(Parts {
+            store,
+            agents,
+            runtime,
+            settings,
+            changes: broadcast::channel(CHANGES_WAITING).0,
+            workers: Mutex::default(),
+            uses: Mutex::default(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        }))
+    }
+
+    /// Makes what is wanted come true, until [`Lifecycle::close`].
+    pub async fn run(&self) {
+        reconcile::run(self).await;
+    }
+
+    /// Lets the steps that are being taken finish, and takes no more. Agents live on.
+    pub async fn close(&self) {
+        self.0.closing.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+        reconcile::write_uses(self).await;
+    }
+
+    /// Makes a session with an empty workspace, and starts it if told so. `owner` is the key of a user's row;
+    /// `actor` is who did it, for the timeline.
+    pub async fn create(&self, owner: i64, name: &str, start: bool, actor: Option<String>) -> Result<Session> {
+        check_name(name)?;
+        let want = if start { Want::Running } else { Want::Stopped };
+        let record = records::create(self.database(), SessionId::random(), owner, name, want, actor).await?;
+        self.publish(record.session.id, Some(record.session.state), None);
+        self.kick(record.session.id);
+        Ok(record.session)
+    }
+
+    /// Sessions, the newest first: one owner's, or everyone's.
+    pub async fn list(&self, owner: Option<i64>) -> Result<Vec<Session>> {
+        records::list(self.database(), owner).await
+    }
+
+    /// One session.
+    pub async fn get(&self, id: SessionId) -> Result<Session> {
+        Ok(records::get(self.database(), id).await?.session)
+    }
+
+    /// Another name for a session.
+    pub async fn rename(&self, id: SessionId, name: &str) -> Result<Session> {
+        check_name(name)?;
+        records::rename(self.database(), id, name).await?;
+        self.get(id).await
+    }
+
+    /// Wants the session to run. One that runs stays as it is; one that failed is tried afresh.
+    pub async fn start(&self, id: SessionId, actor: Option<String>) -> Result<Session> {
+        let record = records::get(self.database(), id).await?;
+        let again = record.session.state == State::Failed;
+        if records::want(self.database(), id, Want::Running, State::Starting, again).await? {
+            self.0.agents.forget(id);
+            self.say(id, "start", "A start was asked for.", actor).await?;
+            self.publish(id, Some(State::Starting), None);
+            self.restart_attempts(id);
+        }
+        self.kick(id);
+        self.get(id).await
+    }
+
+    /// Wants the session to stop: after its last files have reached the database, within a bound.
+    pub async fn stop(&self, id: SessionId, actor: Option<String>) -> Result<Session> {
+        records::get(self.database(), id).await?;
+        if records::want(self.database(), id, Want::Stopped, State::Stopping, false).await? {
+            self.say(id, "stop", "A stop was asked for.", actor).await?;
+            self.publish(id, Some(State::Stopping), None);
+            self.restart_attempts(id);
+        }
+        self.kick(id);
+        self.get(id).await
+    }
+
+    /// Wants nothing to be left of the session. It is gone for its users at once; its agent, folder and rows follow.
+    pub async fn delete(&self, id: SessionId) -> Result<()> {
+        if !records::want(self.database(), id, Want::Deleted, State::Stopping, true).await? {
+            return Err(Error::NotFound(id));
+        }
+        self.publish(id, None, None);
+        self.restart_attempts(id);
+        self.kick(id);
+        Ok(())
+    }
+
+    /// What happened to a session, the oldest first.
+    pub async fn timeline(&self, id: SessionId) -> Result<Vec<TimelineEvent>> {
+        records::get(self.database(), id).await?;
+        records::timeline(self.database(), id).await
+    }
+
+    /// Notes that a session is being used. Costs a map entry; the database learns of it within a minute.
+    pub fn touch(&self, id: SessionId, _activity: Activity) {
+        let mut uses = self.0.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        uses.insert(id, crate::entities::now_ms());
+    }
+
+    /// Every change of a session's state from now on. A listener that falls behind is told so and should look afresh.
+    pub fn watch(&self) -> broadcast::Receiver<Change> {
+        self.0.changes.subscribe()
+    }
+
+    fn database(&self) -> &workspace::Database {
+        self.0.store.database()
+    }
+
+    fn publish(&self, session: SessionId, state: Option<State>, reason: Option<String>) {
+        // Nobody listening is fine.
+        let _ = self.0.changes.send(Change { session, state, reason });
+    }
+
+    async fn say(&self, id: SessionId, kind: &str, message: &str, actor: Option<String>) -> Result<()> {
+        let line = records::Line { kind, message: message.to_owned(), actor, ..records::Line::default() };
+        records::add_line(self.database(), id, line).await
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let fits = (1..=NAME_CHARACTERS).contains(&name.chars().count());
+    if fits && name.trim() == name && !name.chars().any(char::is_control) { Ok(()) } else { Err(Error::BadName) }
+}

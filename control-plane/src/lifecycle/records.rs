@@ -1,0 +1,303 @@
+//! Sessions, their timeline and their names in the database.
+
+use super::session::{Session, State, TimelineEvent};
+use super::step::Want;
+use super::{Error, Result};
+use crate::entities::{now_ms, session, session_event};
+use crate::workspace::{self, Database};
+use jiff::Timestamp;
+use sea_orm::sea_query::{Expr, ExprTrait};
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr,
+};
+use shared::id::SessionId;
+
+/// Lines of a timeline that are given at once: the newest.
+const TIMELINE_LINES: u64 = 500;
+
+/// A session as its row has it.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    /// What everyone sees.
+    pub session: Session,
+    /// What is wanted of it.
+    pub want: Want,
+    /// Rises with every start.
+    pub generation: u64,
+}
+
+/// A line for the timeline.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Line<'a> {
+    /// What kind of thing happened.
+    pub kind: &'a str,
+    /// The state that followed, if it changed.
+    pub state: Option<State>,
+    /// Which step it was.
+    pub step: Option<&'a str>,
+    /// For a person.
+    pub message: String,
+    /// Milliseconds since the start or stop began.
+    pub elapsed_ms: Option<i64>,
+    /// Who did it.
+    pub actor: Option<String>,
+}
+
+fn time(ms: i64) -> Timestamp {
+    // The database holds what `now_ms` gave; anything else shows as the epoch rather than failing a list.
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn record(row: session::Model) -> Result<Record> {
+    let broken = |what: &str| Error::Database(DbErr::Custom(format!("session {}: unknown {what}", row.uuid)));
+    let want = Want::parse(&row.desired_state).ok_or_else(|| broken("desired state"))?;
+    // A deleted session's last state is of no interest any more.
+    let state = match State::parse(&row.observed_state) {
+        Some(state) => state,
+        None if want == Want::Deleted => State::Stopped,
+        None => return Err(broken("state")),
+    };
+    let session = Session {
+        id: SessionId(row.uuid),
+        key: row.id,
+        owner: row.owner_id,
+        name: row.name,
+        state,
+        reason: row.reason,
+        created_at: time(row.created_at),
+        state_at: time(row.updated_at),
+        active_at: Some(time(row.last_activity_at)),
+    };
+    Ok(Record { session, want, generation: row.generation as u64 })
+}
+
+/// Makes a session and its empty workspace.
+pub(super) async fn create(
+    database: &Database,
+    id: SessionId,
+    owner: i64,
+    name: &str,
+    want: Want,
+    actor: Option<String>,
+) -> Result<Record> {
+    let now = now_ms();
+    let state = if want == Want::Running { State::Starting } else { State::Stopped };
+    let row = session::ActiveModel {
+        id: NotSet,
+        uuid: Set(id.0),
+        owner_id: Set(owner),
+        name: Set(name.to_owned()),
+        desired_state: Set(want.as_str().to_owned()),
+        observed_state: Set(state.as_str().to_owned()),
+        reason: Set(None),
+        generation: Set(i64::from(want == Want::Running)),
+        template: Set("default".to_owned()),
+        runtime_handle: Set(None),
+        created_at: Set(now),
+        updated_at: Set(now),
+        last_activity_at: Set(now),
+        started_at: Set(None),
+        stopped_at: Set(None),
+        expires_at: Set(None),
+        deleted_at: Set(None),
+    };
+    let transaction = database.begin().await?;
+    let row = match session::Entity::insert(row).exec_with_returning(&transaction).await {
+        Ok(row) => row,
+        Err(why) if matches!(why.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
+            return Err(Error::NameTaken(name.to_owned()));
+        }
+        Err(why) => return Err(why.into()),
+    };
+    workspace::create(&transaction, id, row.id, owner).await?;
+    let line = Line { kind: "created", message: "The session was created.".to_owned(), actor, ..Line::default() };
+    insert_line(&transaction, id, line).await?;
+    transaction.commit().await?;
+    record(row)
+}
+
+/// One session that is not deleted.
+pub(super) async fn get(database: &Database, id: SessionId) -> Result<Record> {
+    let row = session::Entity::find()
+        .filter(session::Column::Uuid.eq(id.0))
+        .filter(session::Column::DeletedAt.is_null())
+        .one(database.reader())
+        .await?;
+    record(row.ok_or(Error::NotFound(id))?)
+}
+
+/// One session, also while its deletion is not finished.
+pub(super) async fn get_any(database: &Database, id: SessionId) -> Result<Option<Record>> {
+    let row = session::Entity::find().filter(session::Column::Uuid.eq(id.0)).one(database.writer()).await?;
+    row.filter(|row| !is_erased(row)).map(record).transpose()
+}
+
+fn is_erased(row: &session::Model) -> bool {
+    row.desired_state == Want::Deleted.as_str() && row.observed_state == ERASED
+}
+
+/// The last state of a session of which nothing is left.
+const ERASED: &str = "deleted";
+
+/// Sessions that are not deleted, the newest first; of one owner, or of all.
+pub(super) async fn list(database: &Database, owner: Option<i64>) -> Result<Vec<Session>> {
+    let mut rows = session::Entity::find().filter(session::Column::DeletedAt.is_null());
+    if let Some(owner) = owner {
+        rows = rows.filter(session::Column::OwnerId.eq(owner));
+    }
+    let rows = rows.order_by_desc(session::Column::Id).all(database.reader()).await?;
+    rows.into_iter().map(|row| record(row).map(|record| record.session)).collect()
+}
+
+/// Every session of which something may be left: those not yet erased.
+pub(super) async fn unfinished(database: &Database) -> Result<Vec<Record>> {
+    let rows = session::Entity::find()
+        .filter(session::Column::ObservedState.ne(ERASED))
+        .all(database.reader())
+        .await?;
+    rows.into_iter().map(record).collect()
+}
+
+/// Whether the session is neither there nor being deleted. Read from the writer: a decision to remove rests on it.
+pub(super) async fn is_unknown(database: &Database, id: SessionId) -> Result<bool> {
+    Ok(get_any(database, id).await?.is_none())
+}
+
+/// Says what is wanted of a session and what it therefore does now; a wish to run begins a new generation.
+/// Answers false if the same was wanted already and `again` doesn't ask for a new beginning.
+pub(super) async fn want(database: &Database, id: SessionId, want: Want, state: State, again: bool) -> Result<bool> {
+    let now = now_ms();
+    let mut update = session::Entity::update_many()
+        .col_expr(session::Column::DesiredState, Expr::value(want.as_str()))
+        .col_expr(session::Column::ObservedState, Expr::value(state.as_str()))
+        .col_expr(session::Column::Reason, Expr::value(Option::<String>::None))
+        .col_expr(session::Column::UpdatedAt, Expr::value(now))
+        .filter(session::Column::Uuid.eq(id.0))
+        .filter(session::Column::DeletedAt.is_null());
+    if want == Want::Running {
+        update = update
+            .col_expr(session::Column::Generation, Expr::col(session::Column::Generation).add(1))
+            .col_expr(session::Column::LastActivityAt, Expr::value(now));
+    }
+    if want == Want::Deleted {
+        update = update.col_expr(session::Column::DeletedAt, Expr::value(now));
+    }
+    if !again {
+        update = update.filter(session::Column::DesiredState.ne(want.as_str()));
+    }
+    Ok(update.exec(database.writer()).await?.rows_affected > 0)
+}
+
+/// Notes a session's state, unless a later wish has begun another generation meanwhile.
+pub(super) async fn set_state(
+    database: &Database,
+    record: &Record,
+    state: State,
+    reason: Option<&str>,
+) -> Result<bool> {
+    let now = now_ms();
+    let mut update = session::Entity::update_many()
+        .col_expr(session::Column::ObservedState, Expr::value(state.as_str()))
+        .col_expr(session::Column::Reason, Expr::value(reason.map(str::to_owned)))
+        .col_expr(session::Column::UpdatedAt, Expr::value(now))
+        .filter(session::Column::Uuid.eq(record.session.id.0))
+        .filter(session::Column::Generation.eq(record.generation as i64))
+        .filter(session::Column::DesiredState.eq(record.want.as_str()));
+    update = match state {
+        State::Running => update.col_expr(session::Column::StartedAt, Expr::value(now)),
+        State::Stopped => update.col_expr(session::Column::StoppedAt, Expr::value(now)),
+        _ => update,
+    };
+    Ok(update.exec(database.writer()).await?.rows_affected > 0)
+}
+
+/// Another name for a session.
+pub(super) async fn rename(database: &Database, id: SessionId, name: &str) -> Result<()> {
+    let renamed = session::Entity::update_many()
+        .col_expr(session::Column::Name, Expr::value(name))
+        .filter(session::Column::Uuid.eq(id.0))
+        .filter(session::Column::DeletedAt.is_null())
+        .exec(database.writer())
+        .await;
+    match renamed {
+        Ok(done) if done.rows_affected == 0 => Err(Error::NotFound(id)),
+        Ok(_) => Ok(()),
+        Err(why) if matches!(why.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
+            Err(Error::NameTaken(name.to_owned()))
+        }
+        Err(why) => Err(why.into()),
+    }
+}
+
+/// Removes what the database holds of a deleted session; only a tombstone row stays.
+pub(super) async fn erase(database: &Database, id: SessionId) -> Result<()> {
+    let transaction = database.begin().await?;
+    workspace::erase(&transaction, id).await?;
+    crate::agents::revoke_credentials(&transaction, id, None).await?;
+    session_event::Entity::delete_many()
+        .filter(session_event::Column::SessionUuid.eq(id.0))
+        .exec(&transaction)
+        .await?;
+    session::Entity::update_many()
+        .col_expr(session::Column::ObservedState, Expr::value(ERASED))
+        .col_expr(session::Column::UpdatedAt, Expr::value(now_ms()))
+        .filter(session::Column::Uuid.eq(id.0))
+        .filter(session::Column::DesiredState.eq(Want::Deleted.as_str()))
+        .exec(&transaction)
+        .await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Notes that sessions were used, at most once a minute each.
+pub(super) async fn note_activity(database: &Database, uses: &[(SessionId, i64)]) -> Result<()> {
+    for (id, at) in uses {
+        session::Entity::update_many()
+            .col_expr(session::Column::LastActivityAt, Expr::value(*at))
+            .filter(session::Column::Uuid.eq(id.0))
+            .filter(session::Column::LastActivityAt.lt(*at))
+            .exec(database.writer())
+            .await?;
+    }
+    Ok(())
+}
+
+/// Adds a line to a session's timeline.
+pub(super) async fn add_line(database: &Database, id: SessionId, line: Line<'_>) -> Result<()> {
+    insert_line(database.writer(), id, line).await
+}
+
+async fn insert_line(db: &impl sea_orm::ConnectionTrait, id: SessionId, line: Line<'_>) -> Result<()> {
+    let row = session_event::ActiveModel {
+        id: NotSet,
+        session_uuid: Set(id.0),
+        at: Set(now_ms()),
+        kind: Set(line.kind.to_owned()),
+        state: Set(line.state.map(|state| state.as_str().to_owned())),
+        reason: Set(line.step.map(str::to_owned)),
+        message: Set(line.message),
+        elapsed_ms: Set(line.elapsed_ms),
+        actor: Set(line.actor),
+    };
+    session_event::Entity::insert(row).exec_without_returning(db).await?;
+    Ok(())
+}
+
+/// The newest lines of a session's timeline, the oldest of them first.
+pub(super) async fn timeline(database: &Database, id: SessionId) -> Result<Vec<TimelineEvent>> {
+    let rows = session_event::Entity::find()
+        .filter(session_event::Column::SessionUuid.eq(id.0))
+        .order_by_desc(session_event::Column::Id)
+        .limit(TIMELINE_LINES)
+        .all(database.reader())
+        .await?;
+    let line = |row: session_event::Model| TimelineEvent {
+        at: time(row.at),
+        kind: row.kind,
+        message: row.message,
+        step: row.reason,
+        elapsed_ms: row.elapsed_ms,
+    };
+    Ok(rows.into_iter().rev().map(line).collect())
+}

@@ -1,0 +1,110 @@
+//! A session as everyone but the database sees it.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use shared::id::SessionId;
+use std::fmt;
+
+/// Where a session is between not running and running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Nothing runs; its files are in the database.
+    Stopped,
+    /// Its agent is being started, or its link is awaited.
+    Starting,
+    /// Its agent is linked.
+    Running,
+    /// It is being stopped: the last files are on their way to the database.
+    Stopping,
+    /// It should run and does not; the reason says why and what to do.
+    Failed,
+}
+
+impl State {
+    /// The name that JSON and the database use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Reads [`State::as_str`]'s form.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Stopped, Self::Starting, Self::Running, Self::Stopping, Self::Failed]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Session {
+    /// Its public id.
+    pub id: SessionId,
+    /// Its row's key, which the workspace's tables refer to.
+    pub key: i64,
+    /// The user who owns it, by row.
+    pub owner: i64,
+    /// What its owner calls it.
+    pub name: String,
+    /// Where it is between not running and running.
+    pub state: State,
+    /// Why it is there, if that needs a word.
+    pub reason: Option<String>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When its state last changed.
+    pub state_at: Timestamp,
+    /// When it was last used, to the minute.
+    pub active_at: Option<Timestamp>,
+}
+
+/// A session's state changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which session.
+    pub session: SessionId,
+    /// Where it is now; none if it is deleted.
+    pub state: Option<State>,
+    /// Why, if that needs a word.
+    pub reason: Option<String>,
+}
+
+/// One line of a session's timeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TimelineEvent {
+    /// When.
+    pub at: Timestamp,
+    /// What kind: `created`, `start`, `step`, `running`, `stop`, `stopped`, `failed`, `agent`, …
+    pub kind: String,
+    /// For a person.
+    pub message: String,
+    /// Which step of a start or stop it was, such as `folder_ready` or `connected`.
+    pub step: Option<String>,
+    /// Milliseconds from the start's or stop's beginning to this step.
+    pub elapsed_ms: Option<i64>,
+}
+
+/// What counts as using a session. Pings and open pages do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// Keys in a terminal.
+    Input,
+    /// A file saved, moved or deleted.
+    Save,
+    /// A command run, a terminal opened, another call.
+    Call,
+    /// Files changed in the pod.
+    Sync,
+}

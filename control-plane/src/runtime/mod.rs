@@ -1,0 +1,81 @@
+//! Runtimes: what runs agents. `kubernetes` for production, [`local`] as the embedded default.
+//!
+//! The lifecycle says what should be; a runtime makes it so in steps that may be repeated. Every call is
+//! idempotent, finishes in bounded time, and never infers a wish: only what is named is touched.
+
+pub mod local;
+mod process;
+
+use async_trait::async_trait;
+use shared::id::SessionId;
+use std::time::Duration;
+
+/// What a runtime must know to run a session's agent.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Which session.
+    pub session: SessionId,
+    /// Rises with every start, so that a late step of an earlier start touches nothing of a later one.
+    pub generation: u64,
+    /// What the agent dials with, for runtimes whose agents have no identity of their own.
+    pub credential: crate::agents::identity::Credential,
+}
+
+/// What a runtime sees of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Whether the agent's process or pod is there, working or not.
+    pub running: bool,
+    /// Whether files are kept for it: a folder or a volume.
+    pub volume: bool,
+    /// If it ran and ended by itself: why, in words for a person.
+    pub ended: Option<String>,
+}
+
+/// What [`Runtime::ensure`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ensured {
+    /// It was there already.
+    Adopted,
+    /// It was started just now.
+    Started,
+}
+
+/// Why a runtime could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// Trying again later can help.
+    #[error("{0}")]
+    Retry(String),
+    /// Trying again cannot help before somebody changes something: a quota, a missing image, a broken folder.
+    #[error("{0}")]
+    Permanent(String),
+}
+
+/// Runs sessions' agents.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// The name that settings use.
+    fn name(&self) -> &'static str;
+
+    /// Makes room for the session's files, if there is none yet.
+    async fn prepare(&self, spec: &Spec) -> Result<(), RuntimeError>;
+
+    /// Makes sure that exactly one agent runs for the session: adopts one that is there, else starts one.
+    async fn ensure(&self, spec: &Spec) -> Result<Ensured, RuntimeError>;
+
+    /// Ends the session's agent and all it started: politely, and by force after `grace`. Files stay.
+    async fn stop(&self, session: SessionId, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// Ends the session's agent and removes its files.
+    async fn delete(&self, session: SessionId) -> Result<(), RuntimeError>;
+
+    /// What is there of one session.
+    async fn observe(&self, session: SessionId) -> Result<Observed, RuntimeError>;
+
+    /// Every session of which anything is there. The caller, who knows which sessions exist, finds the orphans.
+    async fn list(&self) -> Result<Vec<(SessionId, Observed)>, RuntimeError>;
+
+    /// The last lines that the session's agent logged, for a person who wonders why it does not start.
+    async fn log_tail(&self, session: SessionId) -> Option<String>;
+}
