@@ -11,12 +11,25 @@
 //! The change in memory (`draft`, `pod`) does no I/O. The lock is the row of `workspace_state`, so the order of
 //! revisions is the order of commits.
 
+mod blobs;
+mod commit;
 pub mod database;
+mod draft;
 pub mod error;
+mod history;
+mod import;
+mod merge;
+mod pod;
+mod podbatch;
+mod range;
+mod read;
+pub mod retention;
+mod sql;
 pub mod store;
 pub mod types;
 
 pub use database::Database;
 pub use error::{Error, Result};
+pub use retention::Swept;
 pub use store::{Store, create, erase};
 pub use types::*;

@@ -1,21 +1,35 @@
-//! [`Store`]: what the rest of the server calls.
+//! [`Store`]: every workspace of a database, and its commits from the API.
 
+use super::blobs::{self, Blob, INLINE_BYTES};
+use super::commit::{Locked, Needs, load, lock, write};
+use super::draft::{Differences, Draft};
+use super::range;
+use super::sql::Sql;
 use super::types::*;
-use super::{Database, Result};
+use super::{Database, Error, Result};
+use crate::entities::now_ms;
 use bytes::Bytes;
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, SqlErr};
 use shared::id::{InstanceId, LinkEpoch, Revision, SessionId, VolumeId};
 use shared::limits::SyncLimits;
-use shared::link::sync::Committed;
 use shared::path::WorkspacePath;
-use shared::tree::{Hash, Item};
+use shared::tree::{Item, Kind};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 use tokio::sync::broadcast;
+use uuid::Uuid;
+
+/// Changes that a receiver may lag behind: some seconds of a busy server.
+const CHANGES: usize = 1_024;
+/// How often a commit is tried that met another one.
+const ATTEMPTS: usize = 3;
 
 /// Every workspace of a database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    database: Database,
-    limits: SyncLimits,
+    pub(super) database: Database,
+    pub(super) limits: SyncLimits,
     changes: broadcast::Sender<Change>,
 }
 
@@ -27,18 +41,51 @@ pub async fn create(
     session_id: i64,
     owner_id: i64,
 ) -> Result<()> {
-    todo!()
+    Sql::of(
+        db.get_database_backend(),
+        "INSERT INTO workspace_state (session_uuid, session_id, owner_id, updated_at) VALUES ($1, $2, $3, $4)",
+        [session.0.into(), session_id.into(), owner_id.into(), now_ms().into()],
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Deletes a workspace with its history, within the caller's transaction. Contents go with the next sweeps.
 pub async fn erase(db: &impl ConnectionTrait, session: SessionId) -> Result<()> {
-    todo!()
+    let backend = db.get_database_backend();
+    Sql::of(backend, "DELETE FROM workspace_state WHERE session_uuid = $1", [session.0.into()])
+        .execute(db)
+        .await?;
+    Ok(())
 }
+
+/// A commit that is done.
+pub(super) struct Done<T> {
+    /// The revision that holds it, or the one that stands if nothing changed.
+    pub(super) rev: Revision,
+    /// What changed.
+    pub(super) differences: Differences,
+    /// What the change answered.
+    pub(super) answer: T,
+}
+
+/// What one attempt of a commit came to.
+pub(super) struct Attempt<T> {
+    pub(super) done: Done<T>,
+    /// Whether there is more below the changed paths than they tell.
+    pub(super) more: bool,
+    /// Whether to commit; else the transaction is rolled back.
+    pub(super) commit: bool,
+}
+
+/// A future that an attempt returns, borrowing its transaction.
+pub(super) type Trying<'a, T> = Pin<Box<dyn Future<Output = Result<Attempt<T>>> + Send + 'a>>;
 
 impl Store {
     /// Over `database`, refusing what is beyond `limits`.
     pub fn new(database: Database, limits: SyncLimits) -> Self {
-        let (changes, _) = broadcast::channel(1024);
+        let (changes, _) = broadcast::channel(CHANGES);
         Self { database, limits, changes }
     }
 
@@ -52,13 +99,14 @@ impl Store {
         &self.limits
     }
 
-    /// Every commit from now on, told after it is durable. A receiver that lags by 1,024 is told so, and should
-    /// look at [`Store::rev`] itself.
+    /// Every commit from now on, told after it is durable. A receiver that lags by over 1,000 is told so, and
+    /// should look at [`Store::rev`] itself.
     pub fn changes(&self) -> broadcast::Receiver<Change> {
         self.changes.subscribe()
     }
 
-    /// Saves a file, making its parents.
+    /// Saves a file, making its parents. A save of what stands there already changes nothing and answers the
+    /// revision that stands.
     pub async fn save_file(
         &self,
         session: SessionId,
@@ -68,20 +116,215 @@ impl Store {
         precondition: Precondition,
         author: &Author,
     ) -> Result<Saved> {
-        todo!()
+        let op = Op::Write { path: path.clone(), bytes, mode, precondition };
+        let done = self.apply(session, vec![op], author).await?;
+        let item = done.answer.ok_or_else(|| Error::NotFound(path.clone()))?;
+        let changed = done.differences.rows.iter().find(|row| row.path == *path);
+        let rev = changed.map_or(item.rev, |row| row.item.rev);
+        Ok(Saved { path: path.clone(), rev, hash: item.entry.hash, size: item.entry.size })
     }
 
     /// Applies `ops` in order, all or nothing, in one revision.
     pub async fn batch(&self, session: SessionId, ops: Vec<Op>, author: &Author) -> Result<BatchDone> {
-        todo!()
+        if ops.len() as u64 > self.limits.batch_items {
+            return Err(Error::BatchTooLarge { limit: self.limits.batch_items, unit: "operations" });
+        }
+        Ok(self.apply(session, ops, author).await?.into())
     }
 
-    /// Commits what happened in the pod: see [`PodBatch`]. A batch sent again gets the same answer.
-    pub async fn commit_pod_batch(&self, session: SessionId, batch: PodBatch) -> Result<Committed> {
-        todo!()
+    /// Applies `ops`, and answers what then is at the first one's path.
+    async fn apply(&self, session: SessionId, ops: Vec<Op>, author: &Author) -> Result<Done<Option<Item>>> {
+        let mut contents = Vec::new();
+        for op in &ops {
+            match op {
+                Op::Write { path, bytes, .. } => {
+                    self.admit_size(path, bytes.len() as u64)?;
+                    contents.push(bytes.clone());
+                }
+                Op::Symlink { path, target } => {
+                    self.admit_size(path, target.len() as u64)?;
+                    contents.push(Bytes::from(target.clone()));
+                }
+                _ => {}
+            }
+        }
+        let bytes: usize = contents.iter().map(Bytes::len).sum();
+        // One file may be larger than a batch may be.
+        if ops.len() > 1 && bytes as u64 > self.limits.batch_bytes {
+            return Err(Error::BatchTooLarge { limit: self.limits.batch_bytes, unit: "bytes" });
+        }
+        let contents = blobs::encode_all(contents).await?;
+        if let [op @ (Op::Move { .. } | Op::Delete { .. })] = &ops[..] {
+            return self.apply_to_folder(session, op.clone(), author.clone()).await;
+        }
+        let needs = needs_of(&ops);
+        let first = ops.first().map(|op| changed_path(op).clone());
+        self.change(session, author.clone(), contents, needs, move |draft| {
+            for op in &ops {
+                draft.apply(op)?;
+            }
+            Ok(first.as_ref().and_then(|path| draft.get(path)).copied())
+        })
+        .await
     }
 
-    /// A new link of the session's agent is up: older ones are refused from now on. Writes the row of
+    /// One move or delete, which may be of a large folder: what is in it is changed as a range.
+    async fn apply_to_folder(
+        &self,
+        session: SessionId,
+        op: Op,
+        author: Author,
+    ) -> Result<Done<Option<Item>>> {
+        let limits = self.limits;
+        self.committed(session, author.clone(), move |tx, locked| {
+            let (op, author) = (op.clone(), author.clone());
+            Box::pin(async move {
+                let mut draft = Draft::new(locked.totals);
+                let mut needs = Needs::default();
+                let (Op::Move { from: path, .. } | Op::Delete { path, .. }) = &op else {
+                    return Err(Error::Database(DbErr::Custom("neither a move nor a delete".into())));
+                };
+                needs.point(path).point(changed_path(&op));
+                load(tx, session, &needs, &mut draft).await?;
+                let is_folder = draft.get(path).is_some_and(|item| item.entry.kind == Kind::Dir);
+                draft.apply(&op)?;
+                draft.check_limits(locked.totals, &limits)?;
+                let mut differences = draft.differences(locked.rev, &author);
+                let mut more = false;
+                if is_folder && !differences.is_empty() {
+                    let inside = range::inside(tx, locked, path).await?;
+                    more = inside.items > 0;
+                    if more {
+                        if let Op::Move { from, to, .. } = &op {
+                            range::move_inside(tx, locked, &inside, from, to, &author).await?;
+                        } else {
+                            range::delete_inside(tx, locked, path, &author).await?;
+                            differences.totals.items = differences.totals.items.saturating_sub(inside.items);
+                            differences.totals.bytes = differences.totals.bytes.saturating_sub(inside.bytes);
+                        }
+                    }
+                }
+                let commit = !differences.is_empty();
+                if commit {
+                    write(tx, locked, &differences, &author, &[], None).await?;
+                }
+                let rev = if commit { locked.rev } else { locked.rev_before() };
+                Ok(Attempt { done: Done { rev, differences, answer: None }, more, commit })
+            })
+        })
+        .await
+    }
+
+    /// Commits a change that is made in memory: `contents` are stored, `needs` loaded, `change` applied.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        session: SessionId,
+        author: Author,
+        contents: Vec<Blob>,
+        needs: Needs,
+        change: impl Fn(&mut Draft) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<Done<T>> {
+        let inline = self.store_large(session, contents).await?;
+        let (limits, inline, needs, change) =
+            (self.limits, Arc::new(inline), Arc::new(needs), Arc::new(change));
+        self.committed(session, author.clone(), move |tx, locked| {
+            let (inline, needs, change, author) =
+                (inline.clone(), needs.clone(), change.clone(), author.clone());
+            Box::pin(async move {
+                let mut draft = Draft::new(locked.totals);
+                load(tx, session, &needs, &mut draft).await?;
+                let answer = change(&mut draft)?;
+                draft.check_limits(locked.totals, &limits)?;
+                let differences = draft.differences(locked.rev, &author);
+                let commit = !differences.is_empty();
+                if commit {
+                    write(tx, locked, &differences, &author, &inline, None).await?;
+                }
+                let rev = if commit { locked.rev } else { locked.rev_before() };
+                Ok(Attempt { done: Done { rev, differences, answer }, more: false, commit })
+            })
+        })
+        .await
+    }
+
+    /// Locks the workspace, lets `attempt` change it, commits, and tells. Runs to its end even if the caller goes
+    /// away meanwhile: a commit that nobody is told of would leave pod and page behind.
+    pub(super) async fn committed<T: Send + 'static>(
+        &self,
+        session: SessionId,
+        author: Author,
+        attempt: impl for<'a> Fn(&'a DatabaseTransaction, &'a Locked) -> Trying<'a, T> + Send + Sync + 'static,
+    ) -> Result<Done<T>> {
+        let store = self.clone();
+        let run = async move {
+            for tried in 1.. {
+                match store.try_once(session, &attempt).await {
+                    Err(Error::Database(error)) if tried < ATTEMPTS && met_another(&error) => {}
+                    Err(error) => return Err(error),
+                    Ok(attempt) => {
+                        if attempt.commit {
+                            store.tell(session, author.origin, &attempt.done, attempt.more);
+                        }
+                        return Ok(attempt.done);
+                    }
+                }
+            }
+            unreachable!("the loop ends by returning")
+        };
+        tokio::spawn(run).await.unwrap_or_else(|error| Err(Error::Database(DbErr::Custom(error.to_string()))))
+    }
+
+    async fn try_once<T>(
+        &self,
+        session: SessionId,
+        attempt: &(impl for<'a> Fn(&'a DatabaseTransaction, &'a Locked) -> Trying<'a, T> + Send + Sync),
+    ) -> Result<Attempt<T>> {
+        let tx = self.database.begin().await?;
+        let outcome = async {
+            let locked = lock(&tx, session).await?;
+            attempt(&tx, &locked).await
+        }
+        .await;
+        match outcome {
+            Ok(attempt) if attempt.commit => {
+                tx.commit().await?;
+                Ok(attempt)
+            }
+            other => {
+                tx.rollback().await?;
+                other
+            }
+        }
+    }
+
+    fn tell<T>(&self, session: SessionId, origin: Origin, done: &Done<T>, more: bool) {
+        let rows = &done.differences.rows;
+        let paths: Arc<[WorkspacePath]> =
+            rows.iter().take(CHANGE_PATHS).map(|row| row.path.clone()).collect();
+        let truncated = more || rows.len() > CHANGE_PATHS;
+        // Nobody listening is fine.
+        let _ = self.changes.send(Change { session, rev: done.rev, origin, paths, truncated });
+    }
+
+    /// Stores contents before the workspace is locked if they are many or large; gives back those that are not,
+    /// for the commit itself. What no commit then refers to goes with the sweep.
+    pub(super) async fn store_large(&self, session: SessionId, contents: Vec<Blob>) -> Result<Vec<Blob>> {
+        if contents.iter().map(Blob::stored_bytes).sum::<usize>() <= INLINE_BYTES {
+            return Ok(contents);
+        }
+        let owner = self.owner(session).await?;
+        let tx = self.database.begin().await?;
+        blobs::upload(&tx, owner, &contents).await?;
+        tx.commit().await?;
+        Ok(Vec::new())
+    }
+
+    pub(super) fn admit_size(&self, path: &WorkspacePath, size: u64) -> Result<()> {
+        let limit = self.limits.file_bytes;
+        if size > limit { Err(Error::FileTooLarge { path: path.clone(), size, limit }) } else { Ok(()) }
+    }
+
+    /// A new link of the session's agent is up: batches of older ones are refused from now on. Writes the row of
     /// `agent_links`, which counts as stale after `ttl_ms` unless renewed.
     pub async fn link_up(
         &self,
@@ -91,89 +334,102 @@ impl Store {
         instance: InstanceId,
         ttl_ms: i64,
     ) -> Result<LinkEpoch> {
-        todo!()
+        let tx = self.database.begin().await?;
+        let backend = tx.get_database_backend();
+        let raise = "UPDATE workspace_state SET epoch = epoch + 1 WHERE session_uuid = $1 RETURNING epoch";
+        let row = Sql::of(backend, raise, [session.0.into()]).one(&tx).await?;
+        let epoch: i64 = row.ok_or(Error::NoWorkspace(session))?.try_get("", "epoch")?;
+        let now = now_ms();
+        Sql::of(
+            backend,
+            "INSERT INTO agent_links (session_uuid, replica, address, epoch, instance, connected_at, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (session_uuid) DO UPDATE SET replica = excluded.replica, address = excluded.address,
+                epoch = excluded.epoch, instance = excluded.instance, connected_at = excluded.connected_at,
+                expires_at = excluded.expires_at",
+            [
+                session.0.into(),
+                replica.into(),
+                address.into(),
+                epoch.into(),
+                instance.0.into(),
+                now.into(),
+                now.saturating_add(ttl_ms).into(),
+            ],
+        )
+        .execute(&tx)
+        .await?;
+        tx.commit().await?;
+        Ok(LinkEpoch(epoch.max(0) as u64))
     }
 
-    /// Notes the volume that the agent's copy lies on; answers whether it is another one than last time.
+    /// Notes the volume that the agent's copy lies on. Answers whether it is another one than last time, which
+    /// makes the agent's base worthless.
     pub async fn see_volume(&self, session: SessionId, volume: VolumeId) -> Result<bool> {
-        todo!()
+        let tx = self.database.begin().await?;
+        let backend = tx.get_database_backend();
+        let read = "SELECT volume FROM workspace_state WHERE session_uuid = $1";
+        let row = Sql::of(backend, read, [session.0.into()]).one(&tx).await?;
+        let known: Option<Uuid> = row.ok_or(Error::NoWorkspace(session))?.try_get("", "volume")?;
+        if known == Some(volume.0) {
+            tx.rollback().await?;
+            return Ok(false);
+        }
+        let note = "UPDATE workspace_state SET volume = $2 WHERE session_uuid = $1";
+        Sql::of(backend, note, [session.0.into(), volume.0.into()]).execute(&tx).await?;
+        tx.commit().await?;
+        Ok(known.is_some())
     }
+}
 
-    /// The workspace's revision.
-    pub async fn rev(&self, session: SessionId) -> Result<Revision> {
-        todo!()
+impl<T> From<Done<T>> for BatchDone {
+    fn from(done: Done<T>) -> Self {
+        let rows = done.differences.rows.into_iter().take(CHANGE_PATHS);
+        Self {
+            rev: done.rev,
+            changed: rows.map(|row| (row.path, (!row.deleted).then_some(row.item))).collect(),
+        }
     }
+}
 
-    /// All items at one revision.
-    pub async fn snapshot(&self, session: SessionId) -> Result<Snapshot> {
-        todo!()
+/// What the operations look at. What an operation finds by an earlier one's doing was asked for by that one.
+fn needs_of(ops: &[Op]) -> Needs {
+    let mut needs = Needs::default();
+    for op in ops {
+        match op {
+            Op::Move { from, to, .. } => {
+                needs.point(from).subtree(from).point(to);
+            }
+            Op::Delete { path, .. } => {
+                needs.point(path).subtree(path);
+            }
+            Op::Write { path, .. }
+            | Op::Mkdir { path, .. }
+            | Op::Symlink { path, .. }
+            | Op::Chmod { path, .. } => {
+                needs.point(path);
+            }
+        }
     }
+    needs
+}
 
-    /// What changed after `since`, or, from `cursor` on, the next page of it; at most `limit` entries.
-    pub async fn changes_since(
-        &self,
-        session: SessionId,
-        since: Revision,
-        cursor: Option<&Cursor>,
-        limit: u64,
-    ) -> Result<ChangesPage> {
-        todo!()
+fn changed_path(op: &Op) -> &WorkspacePath {
+    match op {
+        Op::Move { to, .. } => to,
+        Op::Write { path, .. }
+        | Op::Mkdir { path, .. }
+        | Op::Symlink { path, .. }
+        | Op::Delete { path, .. }
+        | Op::Chmod { path, .. } => path,
     }
+}
 
-    /// What is at a path.
-    pub async fn item(&self, session: SessionId, path: &WorkspacePath) -> Result<Item> {
-        todo!()
+/// Whether a statement failed because another transaction did the same at the same time: trying again helps.
+fn met_another(error: &DbErr) -> bool {
+    if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) {
+        return true;
     }
-
-    /// A file with its bytes; a symlink's bytes are its target. [`super::Error::IsADirectory`] for a folder.
-    pub async fn read_file(&self, session: SessionId, path: &WorkspacePath) -> Result<(Item, Bytes)> {
-        todo!()
-    }
-
-    /// A content by its hash, if the session's owner has it.
-    pub async fn blob(&self, session: SessionId, hash: Hash) -> Result<Option<Bytes>> {
-        todo!()
-    }
-
-    /// Contents by their hashes; those that aren't stored are left out. The caller bounds how many and how large.
-    pub async fn blobs(&self, session: SessionId, hashes: &[Hash]) -> Result<Vec<(Hash, Bytes)>> {
-        todo!()
-    }
-
-    /// Which of these contents the session's owner already has.
-    pub async fn known_blobs(&self, session: SessionId, hashes: &[Hash]) -> Result<Vec<Hash>> {
-        todo!()
-    }
-
-    /// Versions, newest first.
-    pub async fn history(&self, session: SessionId, query: &HistoryQuery) -> Result<Vec<Version>> {
-        todo!()
-    }
-
-    /// A version and its bytes.
-    pub async fn version(&self, session: SessionId, version: i64) -> Result<(Version, Bytes)> {
-        todo!()
-    }
-
-    /// Marks a conflict as settled: the user chose.
-    pub async fn settle_conflict(&self, session: SessionId, version: i64) -> Result<()> {
-        todo!()
-    }
-
-    /// Brings a file, a folder with all it held, or (no path) the whole workspace back to how it was at `to`, as a
-    /// new revision that can itself be undone.
-    pub async fn restore(
-        &self,
-        session: SessionId,
-        path: Option<&WorkspacePath>,
-        to: Revision,
-        author: &Author,
-    ) -> Result<BatchDone> {
-        todo!()
-    }
-
-    /// Undoes the last change at a path.
-    pub async fn undo(&self, session: SessionId, path: &WorkspacePath, author: &Author) -> Result<BatchDone> {
-        todo!()
-    }
+    let text = error.to_string();
+    text.contains("deadlock detected") || text.contains("could not serialize access")
 }

@@ -1,0 +1,248 @@
+//! Contents: hashed, compressed where that helps, kept once for each owner, in chunks if large.
+
+use super::sql::{Column, Rows, Sql, read_hash};
+use super::{Error, Result};
+use crate::entities::now_ms;
+use bytes::{Bytes, BytesMut};
+use sea_orm::{ConnectionTrait, QueryResult};
+use shared::tree::Hash;
+use std::collections::{HashMap, HashSet};
+
+/// Encoded bytes of a content above which it is kept in chunks of this size.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Encoded bytes of all contents of a commit up to which they are written while the workspace is locked.
+pub(super) const INLINE_BYTES: usize = 256 * 1024;
+/// Contents shorter than this gain nothing from compression.
+const COMPRESS_FROM: usize = 64;
+/// How much of a content is compressed to see whether it is worth it.
+const PROBE_BYTES: usize = 64 * 1024;
+/// Content bytes in one statement.
+const STATEMENT_BYTES: usize = 8 << 20;
+/// Bytes from which encoding moves off the async threads: it would take over a millisecond.
+const BLOCKING_BYTES: usize = 128 * 1024;
+/// zstd's level: 3 is the knee of its curve.
+const LEVEL: i32 = 3;
+
+const STORED: i64 = 0;
+const ZSTD: i64 = 1;
+
+/// A content, ready to be written.
+#[derive(Clone, Debug)]
+pub(super) struct Blob {
+    pub(super) hash: Hash,
+    pub(super) size: u64,
+    encoding: i64,
+    data: Bytes,
+}
+
+impl Blob {
+    /// Hashes and encodes.
+    pub(super) fn encode(bytes: Bytes) -> Self {
+        let hash = Hash::of(&bytes);
+        let size = bytes.len() as u64;
+        match compress(&bytes) {
+            Some(data) => Self { hash, size, encoding: ZSTD, data: data.into() },
+            None => Self { hash, size, encoding: STORED, data: bytes },
+        }
+    }
+
+    /// The content again.
+    pub(super) fn decode(&self) -> Result<Bytes> {
+        decode(self.hash, self.encoding, self.data.clone(), self.size as usize)
+    }
+
+    /// Bytes that are written.
+    pub(super) fn stored_bytes(&self) -> usize {
+        self.data.len()
+    }
+}
+
+/// Encodes all, each content once, sorted by hash: commits that share contents then meet in the same order and
+/// cannot block each other in a circle.
+pub(super) async fn encode_all(contents: Vec<Bytes>) -> Result<Vec<Blob>> {
+    let bytes: usize = contents.iter().map(Bytes::len).sum();
+    let encode = move || {
+        let mut blobs: Vec<_> = contents.into_iter().map(Blob::encode).collect();
+        blobs.sort_by_key(|blob| blob.hash);
+        blobs.dedup_by_key(|blob| blob.hash);
+        blobs
+    };
+    if bytes <= BLOCKING_BYTES {
+        return Ok(encode());
+    }
+    tokio::task::spawn_blocking(encode).await.map_err(|error| Error::Damaged(error.to_string()))
+}
+
+fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
+    if bytes.len() < COMPRESS_FROM {
+        return None;
+    }
+    let worth_it = |input: &[u8], output: &[u8]| output.len() < input.len() - input.len() / 20;
+    if bytes.len() > PROBE_BYTES {
+        let probe = &bytes[..PROBE_BYTES];
+        if !worth_it(probe, &zstd::bulk::compress(probe, LEVEL).ok()?) {
+            return None;
+        }
+    }
+    zstd::bulk::compress(bytes, LEVEL).ok().filter(|output| worth_it(bytes, output))
+}
+
+/// The rows that hold `blobs`. Ones that are there already are only touched, which keeps the sweep away.
+pub(super) fn rows(owner: i64, blobs: &[Blob]) -> Vec<Rows> {
+    let whole = |blob: &Blob| if blob.data.len() > CHUNK_BYTES { Vec::new() } else { blob.data.to_vec() };
+    let count = |blob: &Blob| match blob.data.len() {
+        len if len > CHUNK_BYTES => len.div_ceil(CHUNK_BYTES) as i64,
+        _ => 0,
+    };
+    let heads = Rows::into_table(
+        "blobs",
+        "ON CONFLICT (owner_id, hash) DO UPDATE SET touched_at = excluded.touched_at",
+    )
+    .same("owner_id", "bigint", owner)
+    .same("touched_at", "bigint", now_ms())
+    .column("hash", Column::Bytes(blobs.iter().map(|blob| blob.hash.0.to_vec()).collect()))
+    .column("size", Column::Number(blobs.iter().map(|blob| blob.size as i64).collect()))
+    .column("encoding", Column::Number(blobs.iter().map(|blob| blob.encoding).collect()))
+    .column("chunks", Column::Number(blobs.iter().map(count).collect()))
+    .column("data", Column::Bytes(blobs.iter().map(whole).collect()));
+    vec![heads]
+}
+
+/// Writes contents in statements of a bounded size, those that the owner has already without their bytes.
+pub(super) async fn upload(db: &impl ConnectionTrait, owner: i64, blobs: &[Blob]) -> Result<()> {
+    let backend = db.get_database_backend();
+    let hashes: Vec<Hash> = blobs.iter().map(|blob| blob.hash).collect();
+    let known = touch(db, owner, &hashes).await?;
+    let missing: Vec<&Blob> = blobs.iter().filter(|blob| !known.contains(&blob.hash)).collect();
+    let mut rest = &missing[..];
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let take = rest
+            .iter()
+            .take_while(|blob| {
+                let first = bytes == 0;
+                bytes += blob.data.len().min(CHUNK_BYTES);
+                first || bytes <= STATEMENT_BYTES
+            })
+            .count()
+            .max(1);
+        let part: Vec<Blob> = rest[..take].iter().map(|blob| (*blob).clone()).collect();
+        let nothing = Sql::of(backend, "SELECT 1", []);
+        Rows::write(rows(owner, &part), nothing, db).await?;
+        rest = &rest[take..];
+    }
+    for blob in missing.iter().filter(|blob| blob.data.len() > CHUNK_BYTES) {
+        for (seq, chunk) in blob.data.chunks(CHUNK_BYTES).enumerate() {
+            Sql::of(
+                backend,
+                "INSERT INTO blob_chunks (owner_id, hash, seq, data) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (owner_id, hash, seq) DO NOTHING",
+                [owner.into(), blob.hash.0.to_vec().into(), (seq as i64).into(), chunk.to_vec().into()],
+            )
+            .execute(db)
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Which of these the owner has; they are safe from the sweep for its grace from now on.
+pub(super) async fn touch(db: &impl ConnectionTrait, owner: i64, hashes: &[Hash]) -> Result<HashSet<Hash>> {
+    let mut known = HashSet::new();
+    for part in hashes.chunks(10_000) {
+        let mut sql = Sql::new(db.get_database_backend());
+        sql.push("UPDATE blobs SET touched_at = ").bind(now_ms()).push(" WHERE owner_id = ").bind(owner);
+        sql.push(" AND ").one_of_bytes("hash", part.iter().map(|hash| hash.0.to_vec()).collect());
+        sql.push(" RETURNING hash");
+        for row in sql.all(db).await? {
+            known.insert(read_hash(&row, "hash")?);
+        }
+    }
+    Ok(known)
+}
+
+/// Which of these the owner has, and how large they are.
+pub(super) async fn sizes(
+    db: &impl ConnectionTrait,
+    owner: i64,
+    hashes: &[Hash],
+) -> Result<HashMap<Hash, u64>> {
+    let mut known = HashMap::new();
+    for part in hashes.chunks(10_000) {
+        let mut sql = Sql::new(db.get_database_backend());
+        sql.push("SELECT hash, size FROM blobs WHERE owner_id = ").bind(owner).push(" AND ");
+        sql.one_of_bytes("hash", part.iter().map(|hash| hash.0.to_vec()).collect());
+        for row in sql.all(db).await? {
+            known.insert(read_hash(&row, "hash")?, row.try_get::<i64>("", "size")?.max(0) as u64);
+        }
+    }
+    Ok(known)
+}
+
+/// The columns that [`read`] needs, of the table or alias `b`.
+pub(super) const COLUMNS: &str =
+    "b.owner_id AS blob_owner, b.hash AS blob_hash, b.size AS blob_size, b.encoding, b.chunks, b.data";
+
+/// The content in a row with [`COLUMNS`]; large ones take a query of their own.
+pub(super) async fn read(db: &impl ConnectionTrait, row: &QueryResult) -> Result<(Hash, Bytes)> {
+    let hash = read_hash(row, "blob_hash")?;
+    let size = row.try_get::<i64>("", "blob_size")?.max(0) as usize;
+    let encoding: i64 = row.try_get("", "encoding")?;
+    let chunks: i64 = row.try_get("", "chunks")?;
+    let mut data = Bytes::from(row.try_get::<Vec<u8>>("", "data")?);
+    if chunks > 0 {
+        let owner: i64 = row.try_get("", "blob_owner")?;
+        let parts = Sql::of(
+            db.get_database_backend(),
+            "SELECT data FROM blob_chunks WHERE owner_id = $1 AND hash = $2 ORDER BY seq",
+            [owner.into(), hash.0.to_vec().into()],
+        );
+        let mut joined = BytesMut::with_capacity(chunks as usize * CHUNK_BYTES);
+        for part in parts.all(db).await? {
+            joined.extend_from_slice(&part.try_get::<Vec<u8>>("", "data")?);
+        }
+        data = joined.freeze();
+    }
+    let bytes = if size > BLOCKING_BYTES {
+        tokio::task::spawn_blocking(move || decode(hash, encoding, data, size))
+            .await
+            .unwrap_or_else(|error| Err(Error::Damaged(format!("{hash}: {error}"))))?
+    } else {
+        decode(hash, encoding, data, size)?
+    };
+    Ok((hash, bytes))
+}
+
+fn decode(hash: Hash, encoding: i64, data: Bytes, size: usize) -> Result<Bytes> {
+    let bytes = match encoding {
+        STORED => data,
+        ZSTD => zstd::bulk::decompress(&data, size)
+            .map(Bytes::from)
+            .map_err(|error| Error::Damaged(format!("{hash}: {error}")))?,
+        other => return Err(Error::Damaged(format!("{hash}: unknown encoding {other}"))),
+    };
+    if bytes.len() != size {
+        return Err(Error::Damaged(format!("{hash}: {} bytes instead of {size}", bytes.len())));
+    }
+    Ok(bytes)
+}
+
+/// Contents by their hashes; those that the owner hasn't are left out.
+pub(super) async fn fetch(
+    db: &impl ConnectionTrait,
+    owner: i64,
+    hashes: &[Hash],
+) -> Result<HashMap<Hash, Bytes>> {
+    let mut found = HashMap::with_capacity(hashes.len());
+    // A statement's answer is held in memory at once: not more than a batch may bring.
+    for part in hashes.chunks(1_000) {
+        let mut sql = Sql::new(db.get_database_backend());
+        sql.push("SELECT ").push(COLUMNS).push(" FROM blobs b WHERE b.owner_id = ").bind(owner).push(" AND ");
+        sql.one_of_bytes("b.hash", part.iter().map(|hash| hash.0.to_vec()).collect());
+        for row in sql.all(db).await? {
+            let (hash, bytes) = read(db, &row).await?;
+            found.insert(hash, bytes);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,170 @@
+//! What the history keeps, and sweeping what nothing refers to any more.
+//!
+//! All versions for a day, the last of each hour for a week, the last of each day for a month; losers of conflicts
+//! for a month; the newest version of each live item for ever, and of each deleted one for a month. Beyond
+//! [`HISTORY_BYTES`] a workspace's oldest go first, whatever their age.
+
+use super::sql::{Sql, read_rev};
+use super::{Result, Store};
+use sea_orm::{ConnectionTrait, DbBackend};
+use shared::id::SessionId;
+use std::time::Duration;
+use uuid::Uuid;
+
+const HOUR: i64 = 3_600_000;
+const DAY: i64 = 24 * HOUR;
+/// How long an answered batch is remembered; an agent that asks later finds its changes in the tree.
+const BATCHES: i64 = 7 * DAY;
+/// How long anything is kept that no live item needs: losers, versions of deleted items, tombstones.
+const MONTH: i64 = 30 * DAY;
+/// How long a content that nothing refers to stays: longer than any commit that may be about to refer to it.
+pub const BLOB_GRACE: Duration = Duration::from_secs(24 * 3_600);
+/// Bytes of superseded versions that one workspace may keep, each counted in full.
+pub const HISTORY_BYTES: u64 = 4 << 30;
+/// Contents taken away by one statement.
+const BLOBS_AT_ONCE: i64 = 1_000;
+
+/// What a sweep took away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Versions.
+    pub versions: u64,
+    /// Contents.
+    pub blobs: u64,
+    /// Answers to batches.
+    pub batches: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+}
+
+/// That an item has a newer version than the row in question, one that stood in the tree.
+const HAS_NEWER: &str = "EXISTS (
+    SELECT 1 FROM item_versions newer
+    WHERE newer.session_uuid = item_versions.session_uuid AND newer.item_id = item_versions.item_id
+      AND newer.id > item_versions.id AND newer.op <> 'loser')";
+
+impl Store {
+    /// Takes away what is past its time at `now` (milliseconds since 1970 UTC), workspace by workspace. Safe at any
+    /// time, beside anything, by any number of replicas; what fails is left for the next time.
+    pub async fn sweep(&self, now: i64) -> Result<Swept> {
+        self.sweep_beyond(now, HISTORY_BYTES).await
+    }
+
+    /// [`Store::sweep`] with another bound on a workspace's history.
+    pub async fn sweep_beyond(&self, now: i64, history_bytes: u64) -> Result<Swept> {
+        let db = self.database.reader();
+        let all = Sql::of(db.get_database_backend(), "SELECT session_uuid FROM workspace_state", []);
+        let mut swept = Swept::default();
+        for row in all.all(db).await? {
+            let session = SessionId(row.try_get::<Uuid>("", "session_uuid")?);
+            // Before the history: its times tell how old a tombstone is.
+            swept.tombstones += self.prune_tombstones(session, now).await?;
+            swept.versions += self.thin(session, now).await?;
+            swept.versions += self.cap(session, history_bytes).await?;
+            swept.batches += self.forget_batches(session, now).await?;
+        }
+        swept.blobs = self.sweep_blobs(now).await?;
+        Ok(swept)
+    }
+
+    /// In each bucket of time the newest version of an item stays; so does its newest of all while it is live.
+    async fn thin(&self, session: SessionId, now: i64) -> Result<u64> {
+        let mut gone = 0;
+        for (from, to, bucket) in [(now - 7 * DAY, now - DAY, HOUR), (now - MONTH, now - 7 * DAY, DAY)] {
+            let text = "DELETE FROM item_versions
+                WHERE session_uuid = $1 AND op <> 'loser' AND at >= $2 AND at < $3 AND EXISTS (
+                    SELECT 1 FROM item_versions newer
+                    WHERE newer.session_uuid = item_versions.session_uuid AND newer.item_id = item_versions.item_id
+                      AND newer.id > item_versions.id AND newer.op <> 'loser'
+                      AND newer.at / $4 = item_versions.at / $4)";
+            gone += self.delete(text, [session.0.into(), from.into(), to.into(), bucket.into()]).await?;
+        }
+        let text = format!(
+            "DELETE FROM item_versions
+             WHERE session_uuid = $1 AND at < $2 AND (op = 'loser' OR op = 'delete' OR {HAS_NEWER})"
+        );
+        Ok(gone + self.delete(&text, [session.0.into(), (now - MONTH).into()]).await?)
+    }
+
+    /// Takes the oldest versions away that no live item needs, until the rest is within the bound.
+    async fn cap(&self, session: SessionId, history_bytes: u64) -> Result<u64> {
+        let db = self.database.reader();
+        let superseded = format!("(op = 'loser' OR op = 'delete' OR {HAS_NEWER})");
+        let text = format!(
+            "SELECT id, size FROM item_versions WHERE session_uuid = $1 AND size > 0 AND {superseded}
+             ORDER BY id DESC"
+        );
+        let mut bytes = 0u64;
+        let mut cut = None;
+        for row in Sql::of(db.get_database_backend(), &text, [session.0.into()]).all(db).await? {
+            bytes = bytes.saturating_add(row.try_get::<i64>("", "size")?.max(0) as u64);
+            if bytes > history_bytes {
+                cut = Some(row.try_get::<i64>("", "id")?);
+                break;
+            }
+        }
+        let Some(cut) = cut else { return Ok(0) };
+        let text = format!("DELETE FROM item_versions WHERE session_uuid = $1 AND id <= $2 AND {superseded}");
+        self.delete(&text, [session.0.into(), cut.into()]).await
+    }
+
+    /// Takes tombstones away, and notes up to which revision.
+    async fn prune_tombstones(&self, session: SessionId, now: i64) -> Result<u64> {
+        let tx = self.database.begin().await?;
+        let backend = tx.get_database_backend();
+        let text = "SELECT max(rev) AS rev FROM item_versions WHERE session_uuid = $1 AND at < $2";
+        let values = [session.0.into(), (now - MONTH).into()];
+        let Some(row) = Sql::of(backend, text, values).one(&tx).await? else { return Ok(0) };
+        if row.try_get::<Option<i64>>("", "rev")?.is_none() {
+            tx.rollback().await?;
+            return Ok(0);
+        }
+        let old = read_rev(&row, "rev")?.0 as i64;
+        let text =
+            "DELETE FROM workspace_items WHERE session_uuid = $1 AND rev <= $2 AND deleted_rev IS NOT NULL";
+        let gone = Sql::of(backend, text, [session.0.into(), old.into()]).execute(&tx).await?.rows_affected();
+        if gone > 0 {
+            let text =
+                "UPDATE workspace_state SET pruned_rev = $2 WHERE session_uuid = $1 AND pruned_rev < $2";
+            Sql::of(backend, text, [session.0.into(), old.into()]).execute(&tx).await?;
+        }
+        tx.commit().await?;
+        Ok(gone)
+    }
+
+    async fn forget_batches(&self, session: SessionId, now: i64) -> Result<u64> {
+        let text = "DELETE FROM applied_batches WHERE session_uuid = $1 AND at < $2";
+        self.delete(text, [session.0.into(), (now - BATCHES).into()]).await
+    }
+
+    /// Takes contents away that no version refers to. One that a commit says to need meanwhile is looked at again
+    /// under its row's lock, and stays.
+    async fn sweep_blobs(&self, now: i64) -> Result<u64> {
+        let before = now - BLOB_GRACE.as_millis() as i64;
+        let mut all = 0;
+        loop {
+            let tx = self.database.begin().await?;
+            let backend = tx.get_database_backend();
+            if backend == DbBackend::Postgres {
+                // It looks at every old content, which may be more than a request may take.
+                tx.execute_unprepared("SET LOCAL statement_timeout = '10min'").await?;
+            }
+            let text = "DELETE FROM blobs WHERE touched_at < $1 AND (owner_id, hash) IN (
+                    SELECT b.owner_id, b.hash FROM blobs b WHERE b.touched_at < $1 AND NOT EXISTS (
+                        SELECT 1 FROM item_versions v WHERE v.owner_id = b.owner_id AND v.hash = b.hash)
+                    LIMIT $2)";
+            let sql = Sql::of(backend, text, [before.into(), BLOBS_AT_ONCE.into()]);
+            let gone = sql.execute(&tx).await?.rows_affected();
+            tx.commit().await?;
+            all += gone;
+            if gone < BLOBS_AT_ONCE as u64 {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn delete<const N: usize>(&self, text: &str, values: [sea_orm::Value; N]) -> Result<u64> {
+        let db = self.database.writer();
+        Ok(Sql::of(db.get_database_backend(), text, values).execute(db).await?.rows_affected())
+    }
+}
