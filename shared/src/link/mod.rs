@@ -21,6 +21,7 @@ pub mod exec;
 pub mod frame;
 pub mod hello;
 pub mod mux;
+pub mod socket;
 pub mod sync;
 pub mod terminal;
 pub mod websocket;

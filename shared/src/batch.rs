@@ -1,0 +1,472 @@
+//! The batch: one atomic set of file changes, as tar in zstd.
+//!
+//! ```text
+//! zstd( tar: entry 0   "manifest"      the operations, MessagePack
+//!            then      "b/<blake3>"    their contents, in the manifest's order, each once )
+//! ```
+//! Paths stand only in the manifest, so no tar header can express traversal, links or duplicates; an entry of any
+//! other type or name refuses the whole batch. Contents may be left out where the other side has them.
+
+use crate::id::ItemId;
+use crate::limits::{PATH_BYTES, SyncLimits};
+use crate::path::WorkspacePath;
+use crate::tree::{Entry, Hash, Kind};
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The tar entry that holds the operations.
+const MANIFEST: &str = "manifest";
+/// Before a content's hash in its tar entry's name.
+const CONTENT_PREFIX: &str = "b/";
+/// Bytes of manifest for each item allowed, beside a path: ids, hashes, numbers and their names.
+const MANIFEST_BYTES_PER_ITEM: u64 = 512;
+/// Log2 of the largest window that a batch may make the other side allocate.
+const WINDOW_LOG: u32 = 23;
+/// Up to this many bytes, a batch is compressed harder.
+const SMALL_BYTES: u64 = 4 << 20;
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// The path holds this.
+    Put {
+        /// Where.
+        path: WorkspacePath,
+        /// Its id, where the sender knows one.
+        item: Option<ItemId>,
+        /// What.
+        entry: Entry,
+        /// What the sender's base holds there.
+        pre: Option<Entry>,
+    },
+    /// Nothing is there.
+    Delete {
+        /// Where.
+        path: WorkspacePath,
+        /// Its id, where the sender knows one.
+        item: Option<ItemId>,
+        /// What the sender's base holds there.
+        pre: Option<Entry>,
+    },
+    /// The item at `from`, and all it holds, is at `to`.
+    Rename {
+        /// From where.
+        from: WorkspacePath,
+        /// To where.
+        to: WorkspacePath,
+        /// Its id, where the sender knows one.
+        item: Option<ItemId>,
+        /// What is at `to`: a rename may come with an edit.
+        entry: Entry,
+        /// What the sender's base holds at `from`.
+        pre: Option<Entry>,
+    },
+}
+
+impl Op {
+    /// Where its effect is.
+    pub fn path(&self) -> &WorkspacePath {
+        match self {
+            Self::Put { path, .. } | Self::Delete { path, .. } => path,
+            Self::Rename { to, .. } => to,
+        }
+    }
+
+    /// What is there after it.
+    pub fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Put { entry, .. } | Self::Rename { entry, .. } => Some(entry),
+            Self::Delete { .. } => None,
+        }
+    }
+
+    /// The hash of the content that it needs.
+    pub fn content(&self) -> Option<Hash> {
+        self.entry().filter(|e| e.kind != Kind::Dir).map(|e| e.hash)
+    }
+}
+
+/// Why a batch is refused as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// It has more operations than allowed, or than its head says.
+    #[error("the batch has {0} operations, more than the {1} allowed")]
+    TooManyItems(u64, u64),
+    /// It unpacks to more bytes than allowed.
+    #[error("the batch unpacks to more than the {0} bytes allowed")]
+    TooLarge(u64),
+    /// It unpacks to more for each of its bytes than any real files do.
+    #[error("the batch unpacks to more than {0} times its size")]
+    Bomb(u64),
+    /// One file is larger than allowed.
+    #[error("a file of the batch has {0} bytes, more than the {1} allowed")]
+    FileTooLarge(u64, u64),
+    /// A tar entry is none that a batch has.
+    #[error("the batch has an entry that none may have")]
+    ForeignEntry,
+    /// The manifest is missing, unreadable or inconsistent.
+    #[error("the batch's manifest is wrong: {0}")]
+    Manifest(String),
+    /// A content is not what its name says.
+    #[error("a content of the batch does not have the hash it goes by")]
+    WrongHash,
+    /// A content is of no operation, out of order, or there twice.
+    #[error("a content of the batch is out of place")]
+    ContentOutOfPlace,
+    /// Its numbers are not those of its head and end.
+    #[error("the batch is not what its head and end say: {0}")]
+    Inconsistent(&'static str),
+    /// It is no zstd or no tar, or could not be read or written.
+    #[error("the batch could not be unpacked: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// An encoded batch, with what its head and end say of it.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// The compressed bytes.
+    pub data: Vec<u8>,
+    /// Operations.
+    pub items: u64,
+    /// Uncompressed bytes of the tar.
+    pub bytes: u64,
+    /// BLAKE3 of the uncompressed tar.
+    pub tar_hash: Hash,
+}
+
+/// Encodes operations and those of their contents that `content` has; one that it answers `None` for is left out.
+///
+/// A content that doesn't have the asked hash any more is an error: the file changed meanwhile.
+pub fn encode(
+    ops: &[Op],
+    mut content: impl FnMut(Hash) -> io::Result<Option<Vec<u8>>>,
+) -> Result<Encoded, BatchError> {
+    let manifest = rmp_serde::to_vec_named(ops).map_err(|e| BatchError::Manifest(e.to_string()))?;
+    let expected: u64 = ops.iter().filter_map(Op::entry).map(|e| e.size).sum();
+    let level = if expected <= SMALL_BYTES { 3 } else { 1 };
+    let mut compressor = zstd::Encoder::new(Vec::new(), level)?;
+    compressor.window_log(WINDOW_LOG.min(21))?;
+    let mut tar = tar::Builder::new(Measured::new(compressor));
+    append(&mut tar, MANIFEST, &manifest)?;
+    let mut done = HashSet::new();
+    for hash in ops.iter().filter_map(Op::content) {
+        if done.insert(hash)
+            && let Some(bytes) = content(hash)?
+        {
+            if Hash::of(&bytes) != hash {
+                return Err(BatchError::WrongHash);
+            }
+            append(&mut tar, &format!("{CONTENT_PREFIX}{hash}"), &bytes)?;
+        }
+    }
+    let measured = tar.into_inner()?;
+    let (bytes, tar_hash) = (measured.bytes, Hash(*measured.hasher.finalize().as_bytes()));
+    Ok(Encoded { data: measured.inner.finish()?, items: ops.len() as u64, bytes, tar_hash })
+}
+
+fn append<W: Write>(tar: &mut tar::Builder<W>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_mode(0o600);
+    header.set_size(bytes.len() as u64);
+    tar.append_data(&mut header, name, bytes)
+}
+
+/// What a batch's head and end say, against which it is checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Claims {
+    /// Operations.
+    pub items: u64,
+    /// Uncompressed bytes of the tar.
+    pub bytes: u64,
+    /// BLAKE3 of the uncompressed tar.
+    pub tar_hash: Hash,
+    /// Compressed bytes that came.
+    pub compressed: u64,
+}
+
+/// Decodes a batch from `data`, trusting nothing. `content` is given each content once, its hash verified. Nothing
+/// it was given counts unless this answers Ok.
+pub fn decode(
+    data: impl Read,
+    claims: Claims,
+    limits: &SyncLimits,
+    mut content: impl FnMut(Hash, Vec<u8>) -> io::Result<()>,
+) -> Result<Vec<Op>, BatchError> {
+    if claims.items > limits.batch_items {
+        return Err(BatchError::TooManyItems(claims.items, limits.batch_items));
+    }
+    let manifest_limit = (claims.items + 1) * (MANIFEST_BYTES_PER_ITEM + 2 * PATH_BYTES as u64);
+    // Beside the contents: the manifest, and a header and padding for each entry.
+    let room = limits.batch_bytes.max(limits.file_bytes) + manifest_limit + (claims.items + 3) * 1024;
+    if claims.bytes > room {
+        return Err(BatchError::TooLarge(room));
+    }
+    // Small batches may be mostly padding.
+    let ratio = limits.expansion_ratio;
+    if claims.bytes > claims.compressed.saturating_mul(ratio).saturating_add((claims.items + 4) * 2048) {
+        return Err(BatchError::Bomb(ratio));
+    }
+    let mut decompressor = zstd::Decoder::new(data)?;
+    decompressor.window_log_max(WINDOW_LOG)?;
+    let measured = Arc::new(Mutex::new(Measured::new(io::sink())));
+    let capped = Capped { inner: decompressor, left: claims.bytes, measured: Arc::clone(&measured) };
+    let mut archive = tar::Archive::new(capped);
+    let mut entries = archive.entries()?;
+
+    let mut first = entries.next().ok_or_else(|| BatchError::Manifest("it is missing".into()))??;
+    if name(&first)? != MANIFEST || first.size() > manifest_limit {
+        return Err(BatchError::Manifest("it is missing or too large".into()));
+    }
+    let mut manifest = Vec::new();
+    first.read_to_end(&mut manifest)?;
+    let ops: Vec<Op> = rmp_serde::from_slice(&manifest).map_err(|e| BatchError::Manifest(e.to_string()))?;
+    check(&ops, claims.items, limits)?;
+
+    let mut due = ops.iter().filter_map(Op::entry).filter(|e| e.kind != Kind::Dir);
+    let mut seen = HashSet::new();
+    for entry in entries {
+        let mut entry = entry?;
+        let name = name(&entry)?;
+        let hash =
+            name.strip_prefix(CONTENT_PREFIX).and_then(Hash::from_hex).ok_or(BatchError::ForeignEntry)?;
+        let expected = due.by_ref().find(|e| e.hash == hash).ok_or(BatchError::ContentOutOfPlace)?;
+        if !seen.insert(hash) {
+            return Err(BatchError::ContentOutOfPlace);
+        }
+        if entry.size() != expected.size {
+            return Err(BatchError::Inconsistent("a content's size"));
+        }
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes)?;
+        if Hash::of(&bytes) != hash {
+            return Err(BatchError::WrongHash);
+        }
+        if expected.kind == Kind::Symlink && std::str::from_utf8(&bytes).map_or(true, |t| t.contains('\0')) {
+            return Err(BatchError::Manifest("a symlink's target is no text".into()));
+        }
+        content(hash, bytes)?;
+    }
+    // Up to the very end, so that the whole is what was hashed.
+    io::copy(&mut archive.into_inner(), &mut io::sink())?;
+    let measured = measured.lock().unwrap_or_else(PoisonError::into_inner);
+    if measured.bytes != claims.bytes {
+        return Err(BatchError::Inconsistent("its length"));
+    }
+    if Hash(*measured.hasher.finalize().as_bytes()) != claims.tar_hash {
+        return Err(BatchError::Inconsistent("its hash"));
+    }
+    Ok(ops)
+}
+
+fn name<R: Read>(entry: &tar::Entry<'_, R>) -> Result<String, BatchError> {
+    let regular = entry.header().entry_type() == tar::EntryType::Regular;
+    let name = String::from_utf8(entry.path_bytes().into_owned()).map_err(|_| BatchError::ForeignEntry)?;
+    if regular { Ok(name) } else { Err(BatchError::ForeignEntry) }
+}
+
+fn check(ops: &[Op], claimed: u64, limits: &SyncLimits) -> Result<(), BatchError> {
+    if ops.len() as u64 != claimed {
+        return Err(BatchError::Inconsistent("its number of operations"));
+    }
+    let mut paths = HashSet::with_capacity(ops.len());
+    for op in ops {
+        if !paths.insert(op.path()) {
+            return Err(BatchError::Manifest(format!("{:?} is named twice", op.path())));
+        }
+        for entry in [op.entry()].into_iter().flatten() {
+            let fits = match entry.kind {
+                Kind::File => true,
+                Kind::Dir => entry.size == 0 && entry.hash == Hash::of(b""),
+                Kind::Symlink => entry.size <= PATH_BYTES as u64 && entry.mode == 0o777,
+            };
+            if entry.mode > 0o777 || !fits {
+                return Err(BatchError::Manifest(format!("{:?} cannot be like that", op.path())));
+            }
+            if entry.size > limits.file_bytes {
+                return Err(BatchError::FileTooLarge(entry.size, limits.file_bytes));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Counts and hashes what passes.
+struct Measured<W> {
+    inner: W,
+    bytes: u64,
+    hasher: blake3::Hasher,
+}
+
+impl<W> Measured<W> {
+    fn new(inner: W) -> Self {
+        Self { inner, bytes: 0, hasher: blake3::Hasher::new() }
+    }
+}
+
+impl<W: Write> Write for Measured<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(buf)?;
+        self.bytes += n as u64;
+        self.hasher.update(&buf[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Reads no more than was claimed, and measures it.
+struct Capped<R> {
+    inner: R,
+    left: u64,
+    measured: Arc<Mutex<Measured<io::Sink>>>,
+}
+
+impl<R: Read> Read for Capped<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        // One byte more is asked for, so that a longer stream is noticed and not just cut.
+        let most = usize::try_from(self.left.saturating_add(1)).unwrap_or(usize::MAX).min(buf.len());
+        let n = self.inner.read(&mut buf[..most])?;
+        if n as u64 > self.left {
+            return Err(io::Error::other("it is longer than it claims"));
+        }
+        self.left -= n as u64;
+        self.measured.lock().unwrap_or_else(PoisonError::into_inner).write_all(&buf[..n])?;
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn put(path: &str, bytes: &[u8]) -> Op {
+        let entry = Entry::file(0o644, bytes.len() as u64, Hash::of(bytes));
+        Op::Put { path: WorkspacePath::new(path).unwrap(), item: None, entry, pre: None }
+    }
+
+    fn claims(encoded: &Encoded) -> Claims {
+        Claims {
+            items: encoded.items,
+            bytes: encoded.bytes,
+            tar_hash: encoded.tar_hash,
+            compressed: encoded.data.len() as u64,
+        }
+    }
+
+    fn decoded(encoded: &Encoded, claims: Claims) -> Result<(Vec<Op>, HashMap<Hash, Vec<u8>>), BatchError> {
+        let mut contents = HashMap::new();
+        let ops = decode(&encoded.data[..], claims, &SyncLimits::default(), |hash, bytes| {
+            contents.insert(hash, bytes);
+            Ok(())
+        })?;
+        Ok((ops, contents))
+    }
+
+    fn encoded(files: &[(&str, &[u8])]) -> Encoded {
+        let ops: Vec<Op> = files.iter().map(|(path, bytes)| put(path, bytes)).collect();
+        let contents: HashMap<Hash, Vec<u8>> = files.iter().map(|(_, b)| (Hash::of(b), b.to_vec())).collect();
+        encode(&ops, |hash| Ok(contents.get(&hash).cloned())).unwrap()
+    }
+
+    /// A batch made by hand, so that it may be wrong.
+    fn forged(ops: &[Op], entries: &[(&str, tar::EntryType, &[u8])]) -> Encoded {
+        let mut tar = tar::Builder::new(Vec::new());
+        append(&mut tar, MANIFEST, &rmp_serde::to_vec_named(ops).unwrap()).unwrap();
+        for (name, kind, bytes) in entries {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(*kind);
+            header.set_size(bytes.len() as u64);
+            if *kind == tar::EntryType::Symlink {
+                header.set_link_name("/etc/passwd").unwrap();
+            }
+            header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_cksum();
+            tar.append(&header, *bytes).unwrap();
+        }
+        let tar = tar.into_inner().unwrap();
+        let (bytes, tar_hash) = (tar.len() as u64, Hash::of(&tar));
+        let data = zstd::encode_all(&tar[..], 3).unwrap();
+        Encoded { data, items: ops.len() as u64, bytes, tar_hash }
+    }
+
+    #[test]
+    fn what_is_decoded_is_what_was_encoded_and_equal_contents_travel_once() {
+        let files: &[(&str, &[u8])] = &[("a", b"same"), ("b", b"same"), ("c/d", b"other"), ("empty", b"")];
+        let batch = encoded(files);
+        let (ops, contents) = decoded(&batch, claims(&batch)).unwrap();
+        assert_eq!(ops, files.iter().map(|(p, b)| put(p, b)).collect::<Vec<_>>());
+        assert_eq!(contents.len(), 3);
+        assert!(contents.iter().all(|(hash, bytes)| Hash::of(bytes) == *hash));
+    }
+
+    #[test]
+    fn each_lie_in_the_head_or_end_is_found() {
+        let batch = encoded(&[("a", b"text")]);
+        let honest = claims(&batch);
+        let lies = [
+            Claims { items: 2, ..honest },
+            Claims { bytes: honest.bytes - 1, ..honest },
+            Claims { bytes: honest.bytes + 1, ..honest },
+            Claims { tar_hash: Hash::of(b"x"), ..honest },
+            Claims { items: u64::MAX / 2, ..honest },
+            Claims { bytes: u64::MAX, ..honest },
+        ];
+        for lie in lies {
+            assert!(decoded(&batch, lie).is_err(), "{lie:?}");
+        }
+    }
+
+    #[test]
+    fn entries_that_no_batch_has_refuse_it() {
+        let op = put("a", b"text");
+        let right = format!("{CONTENT_PREFIX}{}", Hash::of(b"text"));
+        let regular = tar::EntryType::Regular;
+        let cases: &[(&[Op], &[(&str, tar::EntryType, &[u8])])] = &[
+            (std::slice::from_ref(&op), &[("../../etc/passwd", regular, b"text")]),
+            (std::slice::from_ref(&op), &[("b/zz", regular, b"text")]),
+            (std::slice::from_ref(&op), &[(&right, tar::EntryType::Symlink, b"")]),
+            (std::slice::from_ref(&op), &[(&right, regular, b"lies")]),
+            (std::slice::from_ref(&op), &[(&right, regular, b"text"), (&right, regular, b"text")]),
+            (&[op.clone(), op.clone()], &[(&right, regular, b"text")]),
+            (&[], &[(&right, regular, b"text")]),
+        ];
+        for (n, (ops, entries)) in cases.iter().enumerate() {
+            let batch = forged(ops, entries);
+            assert!(decoded(&batch, claims(&batch)).is_err(), "case {n}");
+        }
+        let fine = forged(std::slice::from_ref(&op), &[(&right, regular, b"text")]);
+        assert!(decoded(&fine, claims(&fine)).is_ok());
+    }
+
+    #[test]
+    fn a_bomb_is_refused_before_it_is_unpacked() {
+        let zeros = vec![0; 40 << 20];
+        let batch = encoded(&[("zeros", &zeros)]);
+        assert!(batch.data.len() < 100_000);
+        assert!(matches!(decoded(&batch, claims(&batch)), Err(BatchError::Bomb(_))));
+    }
+
+    #[test]
+    fn bytes_that_are_no_batch_are_an_error_and_no_panic() {
+        let batch = encoded(&[("a", b"some text that is long enough to be cut"), ("b", b"more")]);
+        let honest = claims(&batch);
+        for cut in 0..batch.data.len() {
+            let short = Encoded { data: batch.data[..cut].to_vec(), ..batch.clone() };
+            assert!(decoded(&short, honest).is_err(), "cut at {cut}");
+        }
+        for flipped in 0..batch.data.len() {
+            let mut broken = batch.clone();
+            broken.data[flipped] ^= 0x41;
+            if let Ok((ops, _)) = decoded(&broken, honest) {
+                // Some bits of a frame's head carry nothing.
+                assert_eq!(ops.len(), 2);
+            }
+        }
+    }
+}

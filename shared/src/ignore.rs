@@ -1,0 +1,74 @@
+//! What of a workspace is not kept in step: what tools make again, and what its `.berthignore` names.
+
+use crate::path::WorkspacePath;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+/// The file, at the workspace's top, that names more in gitignore's syntax. A line `!name` keeps one in step after all.
+pub const IGNORE_FILE: &str = ".berthignore";
+
+/// What is left out everywhere: dependencies, caches, build output, editors' temporary files, and `.git`, whose
+/// many small files change in ways that only one machine may write.
+pub const DEFAULTS: &[&str] =
+    &["node_modules", ".venv", "__pycache__", "target", ".cache", "*.sw?", "4913", ".#*", "*~", ".git"];
+
+/// Decides what is left out.
+#[derive(Clone, Debug)]
+pub struct Ignore(Gitignore);
+
+impl Ignore {
+    /// The defaults and then the lines of a `.berthignore`. A line that cannot be understood is left out.
+    pub fn new(lines: &str) -> Self {
+        let mut builder = GitignoreBuilder::new("");
+        for line in DEFAULTS.iter().copied().chain(lines.lines()) {
+            // An error means a pattern that names nothing.
+            let _ = builder.add_line(None, line);
+        }
+        Self(builder.build().unwrap_or_else(|_| Gitignore::empty()))
+    }
+
+    /// Whether a path is left out, by itself or with a folder above it.
+    pub fn is_ignored(&self, path: &WorkspacePath, is_dir: bool) -> bool {
+        self.0.matched_path_or_any_parents(path.as_str(), is_dir).is_ignore()
+    }
+
+    /// Whether a path is left out, if no folder above it is.
+    pub fn is_ignored_itself(&self, path: &WorkspacePath, is_dir: bool) -> bool {
+        self.0.matched(path.as_str(), is_dir).is_ignore()
+    }
+}
+
+impl Default for Ignore {
+    fn default() -> Self {
+        Self::new("")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ignored(lines: &str, path: &str, is_dir: bool) -> bool {
+        Ignore::new(lines).is_ignored(&WorkspacePath::new(path).unwrap(), is_dir)
+    }
+
+    #[test]
+    fn dependencies_and_editors_leftovers_are_left_out_and_sources_are_not() {
+        for path in
+            ["node_modules/a/b.js", "x/node_modules/y", ".git/HEAD", "a/.main.py.swp", "4913", "b/main.py~"]
+        {
+            assert!(ignored("", path, false), "{path}");
+        }
+        for path in ["main.py", "src/git/x", "targets/x", "a/.gitignore", "swp"] {
+            assert!(!ignored("", path, false), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_workspace_adds_its_own_and_takes_defaults_back() {
+        assert!(ignored("*.log\n/data/", "a/b.log", false));
+        assert!(ignored("*.log\n/data/", "data/x", false));
+        assert!(!ignored("*.log\n/data/", "a/data/x", false));
+        assert!(!ignored("!target", "target/x", false));
+        assert!(!ignored("[", "x", false));
+    }
+}
