@@ -9,6 +9,9 @@
 //! | [`batch`] | the codec of file changes: tar in zstd |
 //! | [`ignore`] | what is not kept in step |
 //! | [`limits`] | every bound that both ends enforce |
+//! | [`plan`] | what to do about a path, from what both sides and the base hold there |
+//! | [`batch`] | sets of changes, as tar in zstd |
+//! | [`ignore`] | what is not kept in step |
 //! | [`link`] | the streams of an agent's one WebSocket, and their messages |
 //!
 //! Nothing here touches a file, a socket or a clock; the link's transport is generic over both.
