@@ -13,9 +13,13 @@
 //! | [`exec`] | one command in a session |
 
 pub mod exec;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod frames;
 pub mod identity;
 pub mod link;
+#[cfg(test)]
+mod link_tests;
 pub mod listener;
 pub mod registry;
 mod rows;

@@ -50,7 +50,8 @@ proptest! {
             at = end;
         }
         let mut last = outgoing.tell(ToViewer::Exit(Exit { code: Some(0), signal: None })).frames;
-        prop_assert_eq!(value(&last.pop().unwrap())["type"].as_str(), Some("exit"));
+        let exit = value(&last.pop().unwrap());
+        prop_assert_eq!(exit["type"].as_str(), Some("exit"));
         frames.extend(last);
         let mut arrived = Vec::new();
         for frame in &frames {

@@ -233,3 +233,16 @@ fn check_name(name: &str) -> Result<()> {
     let fits = (1..=NAME_CHARACTERS).contains(&name.chars().count());
     if fits && name.trim() == name && !name.chars().any(char::is_control) { Ok(()) } else { Err(Error::BadName) }
 }
+
+/// A session's rows, for tests that need no lifecycle.
+#[cfg(test)]
+pub(crate) async fn test_session(database: &workspace::Database, owner: i64, name: &str) -> SessionId {
+    let record = records::create(database, SessionId::random(), owner, name, Want::Running, None).await.unwrap();
+    record.session.id
+}
+
+/// Its deletion is wanted.
+#[cfg(test)]
+pub(crate) async fn test_want_deleted(database: &workspace::Database, session: SessionId) {
+    assert!(records::want(database, session, Want::Deleted, State::Stopping, true).await.unwrap());
+}

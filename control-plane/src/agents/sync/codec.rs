@@ -2,6 +2,7 @@
 
 use crate::workspace::{Changed, PodOp};
 use bytes::Bytes;
+use shared::batch::{self, BatchError, Claims, Op};
 use shared::limits::SyncLimits;
 use shared::link::Failure;
 use shared::link::sync::{Begin, End};
@@ -9,6 +10,7 @@ use shared::tree::Hash;
 use std::collections::HashMap;
 
 /// A batch from a pod, taken apart and checked.
+#[derive(Debug)]
 pub(super) struct Decoded {
     /// In the manifest's order.
     pub ops: Vec<PodOp>,
@@ -17,6 +19,7 @@ pub(super) struct Decoded {
 }
 
 /// A batch for an agent.
+#[derive(Debug)]
 pub(super) struct Encoded {
     /// Operations in the manifest.
     pub items: u64,
@@ -28,10 +31,59 @@ pub(super) struct Encoded {
     pub end: End,
 }
 
+/// Takes a pod's batch apart, trusting nothing. Blocks: unpacks and hashes up to the limits' bytes.
 pub(super) fn decode(begin: &Begin, data: &[u8], end: &End, limits: &SyncLimits) -> Result<Decoded, Failure> {
-    todo!()
+    let claims = Claims {
+        items: begin.items,
+        bytes: begin.bytes,
+        tar_hash: end.tar_hash,
+        compressed: data.len() as u64,
+    };
+    let mut contents = HashMap::new();
+    let ops = batch::decode(data, claims, limits, |hash, bytes| {
+        contents.insert(hash, Bytes::from(bytes));
+        Ok(())
+    });
+    match ops {
+        Ok(ops) => Ok(Decoded { ops: ops.into_iter().map(from_pod).collect(), contents }),
+        Err(why) => Err(Failure::new(code(&why), why.to_string())),
+    }
 }
 
+fn code(why: &BatchError) -> &'static str {
+    match why {
+        BatchError::TooManyItems(..) | BatchError::TooLarge(_) | BatchError::FileTooLarge(..) => "batch_too_large",
+        _ => "batch_malformed",
+    }
+}
+
+fn from_pod(op: Op) -> PodOp {
+    match op {
+        Op::Put { path, entry, pre, .. } => PodOp::Put { path, entry, pre },
+        Op::Delete { path, pre, .. } => PodOp::Delete { path, pre },
+        Op::Rename { from, to, item, entry, pre } => PodOp::Rename { from, to, item, entry, pre },
+    }
+}
+
+/// Makes a batch of changes and those of their contents that are given. Blocks: compresses and hashes them.
 pub(super) fn encode(changes: &[Changed], contents: &HashMap<Hash, Bytes>) -> Result<Encoded, Failure> {
-    todo!()
+    let ops: Vec<Op> = changes.iter().map(to_pod).collect();
+    let encoded = batch::encode(&ops, |hash| Ok(contents.get(&hash).map(|bytes| bytes.to_vec())));
+    let encoded = encoded.map_err(|why| Failure::new("internal", why.to_string()))?;
+    Ok(Encoded {
+        items: encoded.items,
+        bytes: encoded.bytes,
+        data: encoded.data.into(),
+        end: End { tar_hash: encoded.tar_hash },
+    })
+}
+
+fn to_pod(change: &Changed) -> Op {
+    let (path, item) = (change.path.clone(), Some(change.item.id));
+    // What the agent's base holds is the agent's to know.
+    if change.deleted {
+        Op::Delete { path, item, pre: None }
+    } else {
+        Op::Put { path, item, entry: change.item.entry, pre: None }
+    }
 }

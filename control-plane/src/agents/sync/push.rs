@@ -189,6 +189,8 @@ impl Push<'_> {
 
     /// Sends the contents that the agent asks for, each with the change that needs it.
     pub(super) async fn push_needed(&mut self, hashes: Vec<Hash>) -> Result<(), PushError> {
+        // Each once: a batch names no path twice.
+        let hashes: HashSet<Hash> = hashes.into_iter().collect();
         let mut changes: VecDeque<_> = hashes.iter().filter_map(|hash| self.lacking.get(hash).cloned()).collect();
         while !changes.is_empty() {
             let group = take_group(&mut changes);
