@@ -36,6 +36,7 @@ fn run(work: impl Future<Output = Result<(), StartError>>) -> Result<(), StartEr
 }
 
 /// A session's agent, by its own entry point: nothing of the server is built here, for agents must stay small.
-fn agent(_rest: Vec<std::ffi::OsString>) -> ExitCode {
-    ExitCode::FAILURE
+fn agent(rest: Vec<std::ffi::OsString>) -> ExitCode {
+    let arguments = std::iter::once("pod-agent".into()).chain(rest);
+    pod_agent::main(pod_agent::settings::Settings::parse_from(arguments))
 }
