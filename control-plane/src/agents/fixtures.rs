@@ -1,13 +1,13 @@
 //! What tests of agents share: a real database in a file, and an agent that a test plays itself.
 
 use super::identity::Credential;
-use super::socket::BinaryMessages;
 use super::{Agents, Settings, StoredCredentials};
 use crate::lifecycle;
 use crate::workspace::{Database, Store};
 use shared::id::{InstanceId, SessionId, VolumeId};
 use shared::limits::SyncLimits;
 use shared::link::hello::{Accepted, FromControlPlane, Hello, Welcome};
+use shared::link::socket::BinaryMessages;
 use shared::link::mux::{LinkStream, Opener, Side, mux};
 use shared::link::websocket::WebSocketBytes;
 use shared::link::{LINK_PATH, Open, SUBPROTOCOL, VERSION_MAX, VERSION_MIN, frame};
@@ -59,6 +59,13 @@ impl Harbour {
         let credential = Credential::random(session);
         super::keep_credential(self.store.database().writer(), &credential, 1).await.unwrap();
         (session, credential)
+    }
+
+    /// Another credential of the same session.
+    pub(crate) async fn credential(&self, session: SessionId) -> Credential {
+        let credential = Credential::random(session);
+        super::keep_credential(self.store.database().writer(), &credential, 1).await.unwrap();
+        credential
     }
 
     /// Dials as an agent would.

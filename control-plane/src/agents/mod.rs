@@ -22,9 +22,10 @@ pub mod link;
 mod link_tests;
 pub mod listener;
 pub mod registry;
+#[cfg(test)]
+mod relay_tests;
 mod rows;
 mod serve;
-mod socket;
 pub mod sync;
 pub mod terminals;
 pub mod wire;

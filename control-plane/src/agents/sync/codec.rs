@@ -1,7 +1,7 @@
 //! Batches: between what the link carries and what the store takes and gives.
 
 use crate::workspace::{Changed, PodOp};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use shared::batch::{self, BatchError, Claims, Op};
 use shared::limits::SyncLimits;
 use shared::link::Failure;
@@ -68,7 +68,7 @@ fn from_pod(op: Op) -> PodOp {
 /// Makes a batch of changes and those of their contents that are given. Blocks: compresses and hashes them.
 pub(super) fn encode(changes: &[Changed], contents: &HashMap<Hash, Bytes>) -> Result<Encoded, Failure> {
     let ops: Vec<Op> = changes.iter().map(to_pod).collect();
-    let encoded = batch::encode(&ops, |hash| Ok(contents.get(&hash).map(|bytes| bytes.to_vec())));
+    let encoded = batch::encode(&ops, |hash| Ok(contents.get(&hash).map(|bytes| bytes.clone().reader())));
     let encoded = encoded.map_err(|why| Failure::new("internal", why.to_string()))?;
     Ok(Encoded {
         items: encoded.items,

@@ -14,6 +14,8 @@ mod codec;
 mod pull;
 mod push;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 use super::AskError;
 use super::registry::Agents;
