@@ -1,7 +1,10 @@
 //! The server: what its parts share, its public listener, and its end.
 
 use crate::accounts::Accounts;
+use crate::agents::Agents;
 use crate::config::Settings;
+use crate::events::Events;
+use crate::lifecycle::Lifecycle;
 use crate::telemetry::metrics::Metrics;
 use crate::workspace::{Database, Store};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -51,6 +54,12 @@ pub struct Parts {
     pub database: Database,
     /// Every workspace.
     pub store: Store,
+    /// Agents linked here.
+    pub agents: Agents,
+    /// All sessions.
+    pub lifecycle: Lifecycle,
+    /// Who has which workspace open.
+    pub events: Events,
     /// Users and what they prove themselves with.
     pub accounts: Accounts,
     /// What is counted.

@@ -10,6 +10,7 @@
 //! | [`agents`] | agents' links: file sync, terminals, commands |
 //! | [`lifecycle`] | what is wanted of sessions, and how it comes true |
 //! | [`runtime`] | what runs agents |
+//! | [`events`] | what happens, told to whoever has a workspace open |
 //! | [`workspace`] | files, revisions, history: every file transaction |
 //! | [`entities`] | the database's tables as sea-orm models |
 //! | [`telemetry`] | logs and metrics |
@@ -20,6 +21,7 @@ pub mod agents;
 pub mod app;
 pub mod config;
 pub mod entities;
+pub mod events;
 pub mod http;
 pub mod lifecycle;
 pub mod runtime;

@@ -1,8 +1,15 @@
 //! Start and end of the server, and what it says to the person who started it.
 
 use crate::accounts::{Accounts, LINK_LIFE};
-use crate::app::{App, Parts};
+use crate::agents::identity::AgentIdentity;
+use crate::agents::{self, Agents};
+use crate::app::{App, Parts, SHUTDOWN_GRACE};
 use crate::config::{BadSetting, Settings};
+use crate::entities::now_ms;
+use crate::events::Events;
+use crate::lifecycle::{self, Lifecycle, State};
+use crate::runtime::Runtime;
+use crate::runtime::local::LocalRuntime;
 use crate::telemetry::metrics::Metrics;
 use crate::workspace::{Database, Store};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -10,6 +17,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -59,23 +67,41 @@ pub async fn serve(settings: Settings) -> Result<(), StartError> {
     let _lock = lock(&settings.data)?;
     let database = open(&settings).await?;
     let listener = bind(settings.listen, "--listen").await?;
+    let agent_listener = bind(settings.agent_listen, "--agent-listen").await?;
     let address = listener.local_addr()?;
     let base = base_url(&settings, address);
     write_file(&settings.data.join("address"), &base)?;
-    let app = assemble(settings, database, address).await?;
+    let runtime = LocalRuntime::new(&settings.data, std::env::current_exe()?)?;
+    runtime.announce(agent_listener.local_addr()?)?;
+    let app = assemble(settings, database, address, agent_listener.local_addr()?, Arc::new(runtime)).await?;
     let link = app.accounts.link().await.map_err(|why| StartError::Database(why.to_string()))?;
     let mut out = io::stdout();
     let minutes = LINK_LIFE.as_secs() / 60;
     writeln!(out, "Berth is at {base}")?;
     writeln!(out, "Sign in once, within {minutes} minutes: {base}/sign-in?token={}", link.reveal())?;
     out.flush()?;
-    let signals = tokio::spawn(watch_signals(app.shutdown.clone()));
-    let sweeper = tokio::spawn(sweep(app.clone()));
+    let tasks = Tasks::start(&app, agent_listener);
     app.clone().serve(listener).await;
-    sweeper.abort();
-    signals.abort();
-    finish(&app).await;
+    finish(&app, tasks).await;
     Ok(())
+}
+
+/// What runs beside the public listener.
+struct Tasks(Vec<tokio::task::JoinHandle<()>>);
+
+impl Tasks {
+    fn start(app: &App, agent_listener: TcpListener) -> Self {
+        let (agents, lifecycle) = (app.agents.clone(), app.lifecycle.clone());
+        let events = app.events.clone().run(app.store.clone(), lifecycle.clone(), agents.clone(), app.shutdown.clone());
+        Self(vec![
+            tokio::spawn(watch_signals(app.shutdown.clone())),
+            tokio::spawn(sweep(app.clone())),
+            tokio::spawn(events),
+            tokio::spawn(count_links(app.clone())),
+            tokio::spawn(async move { agents.serve(agent_listener).await }),
+            tokio::spawn(async move { lifecycle.run().await }),
+        ])
+    }
 }
 
 /// Prints a new one-time link for the server that uses this data folder.
@@ -93,17 +119,35 @@ pub async fn print_sign_in_link(settings: &Settings) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Puts a server's parts together over an open database.
-pub async fn assemble(settings: Settings, database: Database, address: SocketAddr) -> Result<App, StartError> {
+/// Puts a server's parts together over an open database. Nothing runs before it is told to.
+pub async fn assemble(
+    settings: Settings,
+    database: Database,
+    address: SocketAddr,
+    agent_address: SocketAddr,
+    runtime: Arc<dyn Runtime>,
+) -> Result<App, StartError> {
     let failed = |why: sea_orm::DbErr| StartError::Database(why.to_string());
     let accounts = Accounts::open(database.clone(), settings.admin_token.as_ref()).await.map_err(failed)?;
     let store = Store::new(database.clone(), settings.sync_limits());
+    let identity: Arc<dyn AgentIdentity> = Arc::new(agents::StoredCredentials(database.clone()));
+    let serving = agents::registry::Settings {
+        identity,
+        limits: settings.sync_limits(),
+        replica: format!("{}-{}", std::process::id(), now_ms()),
+        address: agent_address.to_string(),
+    };
+    let agents = Agents::new(store.clone(), serving);
+    let lifecycle = Lifecycle::new(store.clone(), agents.clone(), runtime, lifecycle::Settings::default());
     let upload_memory = Semaphore::new(settings.upload_memory_mb as usize * 1024);
     Ok(App::new(Parts {
         settings,
         address,
         database,
         store,
+        agents,
+        lifecycle,
+        events: Events::default(),
         accounts,
         metrics: Metrics::new(),
         upload_memory,
@@ -112,11 +156,32 @@ pub async fn assemble(settings: Settings, database: Database, address: SocketAdd
     }))
 }
 
-/// What comes after the last request.
-async fn finish(app: &App) {
+/// What comes after the last request: links are closed, agents live on, and the person is told of them.
+async fn finish(app: &App, tasks: Tasks) {
+    let running = app.lifecycle.list(None).await.unwrap_or_default();
+    let running: Vec<_> = running.into_iter().filter(|session| session.state == State::Running).collect();
+    let closing = async {
+        app.lifecycle.close().await;
+        app.agents.close().await;
+    };
+    if tokio::time::timeout(SHUTDOWN_GRACE, closing).await.is_err() {
+        tracing::warn!("links did not close in time");
+    }
+    for task in tasks.0 {
+        task.abort();
+    }
     if let Err(why) = app.database.close().await {
         tracing::debug!(%why, "the database was not closed properly");
     }
+    if running.is_empty() {
+        return;
+    }
+    let mut out = io::stdout();
+    let _ = writeln!(out, "These sessions go on without the server, with all that runs in them:");
+    for session in &running {
+        let _ = writeln!(out, "  {}  {}", session.id, crate::telemetry::Untrusted(&session.name));
+    }
+    let _ = writeln!(out, "Start the server again to use or stop them; without one they end by themselves after 10 minutes.");
 }
 
 async fn open(settings: &Settings) -> Result<Database, StartError> {
@@ -201,10 +266,25 @@ async fn watch_signals(shutdown: CancellationToken) {
     std::process::exit(130);
 }
 
+/// Keeps the metric of linked agents.
+async fn count_links(app: App) {
+    let mut events = app.agents.events();
+    loop {
+        app.metrics.links.set(app.agents.linked().len() as i64);
+        if let Err(tokio::sync::broadcast::error::RecvError::Closed) = events.recv().await {
+            return;
+        }
+    }
+}
+
 async fn sweep(app: App) {
     let mut ticks = tokio::time::interval(SWEEP_EVERY);
     loop {
         ticks.tick().await;
+        match app.store.sweep(now_ms()).await {
+            Ok(swept) => tracing::debug!(?swept, "history swept"),
+            Err(why) => tracing::warn!(%why, "the history could not be swept"),
+        }
         if let Err(why) = app.accounts.sweep().await {
             tracing::warn!(%why, "expired sign-ins could not be removed");
         }

@@ -5,6 +5,8 @@
 //! whatever happened into an answer with an id that is also in the log.
 
 mod docs;
+mod events;
+mod exec;
 mod health;
 mod openapi;
 mod page;
@@ -13,8 +15,11 @@ pub mod request;
 pub mod route;
 pub mod security;
 
+mod sessions;
 mod sign_in;
 mod socket;
+mod terminals;
+mod workspace;
 
 use crate::accounts::{Principal, Via};
 use crate::app::{App, Peer, SocketMark};
@@ -44,6 +49,11 @@ pub fn routes() -> Vec<Route> {
     routes.extend(openapi::routes());
     routes.extend(docs::routes());
     routes.extend(sign_in::routes());
+    routes.extend(sessions::routes());
+    routes.extend(terminals::routes());
+    routes.extend(exec::routes());
+    routes.extend(workspace::routes());
+    routes.extend(events::routes());
     routes.extend(page::routes());
     routes
 }
@@ -95,6 +105,7 @@ fn request() -> impl Filter<Extract = (Request,), Error = warp::Rejection> + Clo
                     id: uuid::Uuid::now_v7().simple().to_string(),
                     params: Vec::new(),
                     principal: None,
+                    session: None,
                     body: Some(body),
                     upgrade: upgrade.map(bounded),
                     socket,
@@ -129,15 +140,15 @@ async fn answer(app: App, routes: Arc<Vec<Route>>, mut request: Request) -> Resp
     security::headers(response.headers_mut(), &id, app.settings.secure());
     let status = response.status().as_u16();
     app.metrics.answered(method, template, status, started);
-    let (ms, path) = (started.elapsed().as_secs_f64() * 1e3, Untrusted(&shown));
+    let (us, path) = (started.elapsed().as_micros() as u64, Untrusted(&shown));
     let (code, cause) = (code.as_deref().unwrap_or(""), cause.as_deref().unwrap_or(""));
     let cause = Untrusted(cause);
     if status >= 500 && status != 503 {
-        tracing::error!(request_id = %id, method, %path, status, code, %cause, ms, ?peer, "request failed");
+        tracing::error!(request_id = %id, method, %path, status, code, %cause, us, ?peer, "request failed");
     } else if status >= 400 {
-        tracing::info!(request_id = %id, method, %path, status, code, %cause, ms, "request refused");
+        tracing::info!(request_id = %id, method, %path, status, code, %cause, us, "request refused");
     } else {
-        tracing::debug!(request_id = %id, method, %path, status, ms, "request");
+        tracing::debug!(request_id = %id, method, %path, status, us, "request");
     }
     response
 }
@@ -191,7 +202,7 @@ async fn check(app: &App, route: &Route, request: &mut Request) -> Result<(), Pr
     }
     security::check_intent(request, principal.via, &app.settings)?;
     if let Access::Session(needed) = route.access {
-        let _ = needed;
+        sessions::admit(app, request, &principal, needed).await?;
     }
     request.principal = Some(principal);
     Ok(())
@@ -236,6 +247,11 @@ pub fn database(why: sea_orm::DbErr) -> Problem {
     Problem::unavailable("database_unavailable", "The database does not answer. Nothing was changed; try again in a moment.")
         .retry_after(std::time::Duration::from_secs(2))
         .because(why)
+}
+
+/// A time in milliseconds since 1970, by RFC 3339.
+fn time(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).unwrap_or_default().to_string()
 }
 
 /// The pieces of a body as plain bytes.

@@ -71,8 +71,18 @@ impl Modify for Security {
     }
 }
 
+/// A resource's part of the document.
+pub type Part = utoipa::openapi::OpenApi;
+
+/// The whole document.
+pub fn whole() -> Part {
+    let parts = [super::sessions::document(), super::terminals::document(), super::exec::document(), super::events::document()];
+    let parts = parts.into_iter().chain(super::workspace::documents());
+    parts.fold(Document::openapi(), |whole, part| whole.merge_from(part))
+}
+
 /// The document as JSON, made once.
-pub static JSON: LazyLock<String> = LazyLock::new(|| Document::openapi().to_json().unwrap_or_default());
+pub static JSON: LazyLock<String> = LazyLock::new(|| whole().to_json().unwrap_or_default());
 
 /// This document.
 #[utoipa::path(get, path = "/api/openapi.json", tag = "operation", security(()), responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json")))]
@@ -82,4 +92,53 @@ async fn document(_: App, _: Request) -> Result<Response, Problem> {
     let mut response = Response::new(JSON.as_str().into());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::route::Speaks;
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_document_and_the_table_of_routes_name_the_same() {
+        let routes = super::super::routes();
+        let served: BTreeSet<(String, String)> = routes
+            .iter()
+            .filter(|route| route.speaks != Speaks::Page)
+            .map(|route| (route.method.as_str().to_lowercase(), route.template.replace("...}", "}")))
+            .collect();
+        let document: serde_json::Value = serde_json::from_str(&JSON).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        let documented: BTreeSet<(String, String)> = paths
+            .iter()
+            .flat_map(|(path, item)| item.as_object().unwrap().keys().map(move |method| (method.clone(), path.clone())))
+            .collect();
+        assert_eq!(served.difference(&documented).collect::<Vec<_>>(), Vec::<&(String, String)>::new(), "not documented");
+        assert_eq!(documented.difference(&served).collect::<Vec<_>>(), Vec::<&(String, String)>::new(), "not served");
+    }
+
+    #[test]
+    fn every_operation_is_described_and_none_shares_its_name() {
+        let document: serde_json::Value = serde_json::from_str(&JSON).unwrap();
+        let mut names = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let summary = operation["summary"].as_str().unwrap_or_default();
+                assert!(!summary.is_empty(), "{method} {path} has no summary");
+                let name = operation["operationId"].as_str().unwrap_or_default();
+                assert!(names.insert(name.to_owned()), "{method} {path}: the name {name} is taken");
+            }
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let document: serde_json::Value = serde_json::from_str(&JSON).unwrap();
+        let text = JSON.as_str();
+        for reference in text.split("\"$ref\":\"#").skip(1) {
+            let pointer = reference.split('"').next().unwrap();
+            assert!(document.pointer(pointer).is_some(), "{pointer}");
+        }
+    }
 }

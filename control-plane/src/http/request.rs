@@ -2,6 +2,7 @@
 
 use super::problem::Problem;
 use crate::accounts::Principal;
+use crate::lifecycle::Session;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use http::header::{CONTENT_LENGTH, COOKIE, HeaderMap, HeaderName};
@@ -41,6 +42,8 @@ pub struct Request {
     pub params: Vec<(&'static str, String)>,
     /// Who asks; set before any handler of a route that isn't public.
     pub principal: Option<Principal>,
+    /// The session that the path names; set before any handler of a route that has one.
+    pub session: Option<Session>,
     /// The body, until it is taken.
     pub body: Option<Body>,
     /// The WebSocket upgrade, if the request asks for one.

@@ -1,0 +1,213 @@
+//! Sessions: create, list, start, stop, delete, and what happened to them.
+
+use super::openapi::{Part, ProblemBody};
+use super::problem::{Problem, sentence};
+use super::request::{JSON_BYTES, Request, no_session};
+use super::route::{Access, Route};
+use crate::accounts::{Principal, Role, role::role};
+use crate::app::App;
+use crate::lifecycle::{Error, Session, TimelineEvent};
+use http::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::{OpenApi, ToSchema};
+use warp::Reply;
+use warp::reply::Response;
+
+pub(super) fn routes() -> Vec<Route> {
+    let session = |role| Access::Session(role);
+    vec![
+        Route::new(Method::POST, "/api/sessions", Access::SignedIn, create),
+        Route::new(Method::GET, "/api/sessions", Access::SignedIn, list),
+        Route::new(Method::GET, "/api/sessions/{uuid}", session(Role::Viewer), get),
+        Route::new(Method::DELETE, "/api/sessions/{uuid}", session(Role::Owner), delete),
+        Route::new(Method::POST, "/api/sessions/{uuid}/start", session(Role::Editor), start),
+        Route::new(Method::POST, "/api/sessions/{uuid}/stop", session(Role::Editor), stop),
+        Route::new(Method::GET, "/api/sessions/{uuid}/timeline", session(Role::Viewer), timeline),
+    ]
+}
+
+#[derive(OpenApi)]
+#[openapi(paths(create, list, get, delete, start, stop, timeline))]
+struct Document;
+
+pub(super) fn document() -> Part {
+    Document::openapi()
+}
+
+/// Lets a request in if `principal` has at least the role `needed` on the session that the path names. To
+/// whoever has none, the session does not exist.
+pub(super) async fn admit(app: &App, request: &mut Request, principal: &Principal, needed: Role) -> Result<(), Problem> {
+    let session = app.lifecycle.get(request.session()?).await.map_err(refused)?;
+    match role(principal, session.owner) {
+        None => Err(no_session()),
+        Some(has) if has < needed => {
+            Err(Problem::forbidden("no_role", "Your role on this session does not allow this. Ask its owner."))
+        }
+        Some(_) => {
+            request.session = Some(session);
+            Ok(())
+        }
+    }
+}
+
+fn refused(why: Error) -> Problem {
+    match why {
+        Error::NotFound(_) => no_session(),
+        Error::NameTaken(_) => Problem::conflict("name_in_use", format!("{} Choose another name.", sentence(&why.to_string()))),
+        Error::BadName => Problem::bad("bad_name", sentence(&why.to_string())),
+        Error::Workspace(why) => super::workspace::refused(why),
+        Error::Database(why) => super::database(why),
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[schema(as = NewSession)]
+struct NewSession {
+    /// 1 to 100 characters; unique among one's sessions.
+    name: String,
+    /// Whether it starts at once.
+    #[serde(default = "yes")]
+    start: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A session.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Session)]
+struct SessionBody {
+    uuid: uuid::Uuid,
+    name: String,
+    /// `stopped`, `starting`, `running`, `stopping` or `failed`.
+    state: &'static str,
+    /// Why it is in that state, if that needs a word.
+    reason: Option<String>,
+    /// By RFC 3339, as all times.
+    created_at: String,
+    /// When its state last changed.
+    state_at: String,
+    /// When it was last used, to the minute.
+    last_activity_at: Option<String>,
+}
+
+impl From<&Session> for SessionBody {
+    fn from(session: &Session) -> Self {
+        Self {
+            uuid: session.id.0,
+            name: session.name.clone(),
+            state: session.state.as_str(),
+            reason: session.reason.clone(),
+            created_at: session.created_at.to_string(),
+            state_at: session.state_at.to_string(),
+            last_activity_at: session.active_at.map(|at| at.to_string()),
+        }
+    }
+}
+
+fn answer(session: &Session) -> Response {
+    warp::reply::json(&SessionBody::from(session)).into_response()
+}
+
+/// Create a session.
+#[utoipa::path(post, path = "/api/sessions", tag = "sessions", request_body = NewSession, responses(
+    (status = 201, description = "Created; it starts meanwhile", body = SessionBody),
+    (status = 400, description = "`bad_name`, `bad_json`, `bad_request`", body = ProblemBody),
+    (status = 409, description = "`name_in_use`", body = ProblemBody),
+))]
+async fn create(app: App, mut request: Request) -> Result<Response, Problem> {
+    let body: NewSession = request.json(JSON_BYTES).await?;
+    let principal = request.principal()?;
+    let session = app.lifecycle.create(principal.user, &body.name, body.start, Some(principal.name.clone())).await.map_err(refused)?;
+    tracing::info!(request_id = %request.id, session = %session.id, "session created");
+    Ok(warp::reply::with_status(answer(&session), StatusCode::CREATED).into_response())
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Sessions)]
+struct SessionsBody {
+    sessions: Vec<SessionBody>,
+}
+
+/// One's sessions, the newest first.
+#[utoipa::path(get, path = "/api/sessions", tag = "sessions", responses((status = 200, body = SessionsBody)))]
+async fn list(app: App, request: Request) -> Result<Response, Problem> {
+    let principal = request.principal()?;
+    let owner = (!principal.admin).then_some(principal.user);
+    let sessions = app.lifecycle.list(owner).await.map_err(refused)?;
+    Ok(warp::reply::json(&SessionsBody { sessions: sessions.iter().map(SessionBody::from).collect() }).into_response())
+}
+
+/// One session.
+#[utoipa::path(get, path = "/api/sessions/{uuid}", tag = "sessions", params(("uuid" = uuid::Uuid, Path)), responses(
+    (status = 200, body = SessionBody),
+    (status = 404, description = "`session_gone`", body = ProblemBody),
+))]
+async fn get(_: App, request: Request) -> Result<Response, Problem> {
+    request.session.as_ref().map(answer).ok_or_else(no_session)
+}
+
+/// Delete a session with its files and their history.
+#[utoipa::path(delete, path = "/api/sessions/{uuid}", tag = "sessions", params(("uuid" = uuid::Uuid, Path)), responses(
+    (status = 204, description = "Gone; what it ran ends meanwhile"),
+    (status = 404, description = "`session_gone`", body = ProblemBody),
+))]
+async fn delete(app: App, request: Request) -> Result<Response, Problem> {
+    let session = request.session()?;
+    app.lifecycle.delete(session).await.map_err(refused)?;
+    tracing::info!(request_id = %request.id, %session, "session deleted");
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Start a session. One that runs stays as it is.
+#[utoipa::path(post, path = "/api/sessions/{uuid}/start", tag = "sessions", params(("uuid" = uuid::Uuid, Path)), responses((status = 202, body = SessionBody)))]
+async fn start(app: App, request: Request) -> Result<Response, Problem> {
+    let actor = request.principal()?.name.clone();
+    let session = app.lifecycle.start(request.session()?, Some(actor)).await.map_err(refused)?;
+    Ok(warp::reply::with_status(answer(&session), StatusCode::ACCEPTED).into_response())
+}
+
+/// Stop a session, once its last files have reached the database.
+#[utoipa::path(post, path = "/api/sessions/{uuid}/stop", tag = "sessions", params(("uuid" = uuid::Uuid, Path)), responses((status = 202, body = SessionBody)))]
+async fn stop(app: App, request: Request) -> Result<Response, Problem> {
+    let actor = request.principal()?.name.clone();
+    let session = app.lifecycle.stop(request.session()?, Some(actor)).await.map_err(refused)?;
+    Ok(warp::reply::with_status(answer(&session), StatusCode::ACCEPTED).into_response())
+}
+
+/// One line of a timeline.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TimelineEvent)]
+struct EventBody {
+    at: String,
+    /// `created`, `start`, `step`, `running`, `stop`, `stopped`, `failed`, `agent`, …
+    kind: String,
+    /// For a person.
+    message: String,
+    /// Which step of a start or stop it was.
+    step: Option<String>,
+    /// Milliseconds from the start's or stop's beginning to this step.
+    elapsed_ms: Option<i64>,
+}
+
+impl From<TimelineEvent> for EventBody {
+    fn from(event: TimelineEvent) -> Self {
+        let TimelineEvent { at, kind, message, step, elapsed_ms } = event;
+        Self { at: at.to_string(), kind, message, step, elapsed_ms }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Timeline)]
+struct TimelineBody {
+    /// The oldest first.
+    events: Vec<EventBody>,
+}
+
+/// What happened to a session.
+#[utoipa::path(get, path = "/api/sessions/{uuid}/timeline", tag = "sessions", params(("uuid" = uuid::Uuid, Path)), responses((status = 200, body = TimelineBody)))]
+async fn timeline(app: App, request: Request) -> Result<Response, Problem> {
+    let events = app.lifecycle.timeline(request.session()?).await.map_err(refused)?;
+    Ok(warp::reply::json(&TimelineBody { events: events.into_iter().map(EventBody::from).collect() }).into_response())
+}

@@ -1,0 +1,239 @@
+//! An archive taken into the workspace.
+
+use super::super::openapi::ProblemBody;
+use super::super::problem::{Problem, sentence};
+use super::super::request::{Request, next_piece, too_large};
+use super::super::route::{Access, Route};
+use super::unpack::{Refused, Unpacked, unpack};
+use super::{author, refused};
+use crate::accounts::Role;
+use crate::app::App;
+use crate::workspace::{Author, DIR_MODE, Error, FILE_MODE, Op, Origin, Precondition, Store};
+use http::{Method, StatusCode};
+use serde::Serialize;
+use shared::id::SessionId;
+use shared::limits::SyncLimits;
+use shared::path::WorkspacePath;
+use shared::tree::{Entry, Kind};
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Write;
+use tokio::runtime::Handle;
+use utoipa::{OpenApi, ToSchema};
+use warp::Reply;
+use warp::reply::Response;
+
+/// Bytes that an archive may unpack to for all of it to be held in memory at once.
+const SMALL_BYTES: u64 = 32 << 20;
+/// Paths named as left out; more are counted.
+const SKIPPED_NAMED: usize = 100;
+
+pub(super) fn routes() -> Vec<Route> {
+    vec![Route::new(Method::PUT, "/api/workspace/{uuid}/archive", Access::Session(Role::Editor), import)]
+}
+
+#[derive(OpenApi)]
+#[openapi(paths(import))]
+pub(super) struct Document;
+
+/// What an import made.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Imported)]
+struct ImportedBody {
+    /// The revision that holds all of it.
+    rev: u64,
+    /// Files and links taken in.
+    files: u64,
+    /// What was left out, at most 100.
+    skipped: Vec<SkippedBody>,
+    /// How many were left out.
+    skipped_count: u64,
+}
+
+/// Something left out.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Skipped)]
+struct SkippedBody {
+    /// What.
+    path: String,
+    /// `hard_link`, `special_file` or `symlink_outside`.
+    code: &'static str,
+}
+
+/// Take an archive in.
+///
+/// zip, tar.zst, tar.gz or tar, recognised by its content. Its files are added, or replace those of the same
+/// path; nothing is deleted. It is checked whole before anything is saved: one bad path, a bomb or a cut refuses all
+/// of it. What it holds becomes one revision.
+#[utoipa::path(put, path = "/api/workspace/{uuid}/archive", tag = "workspace", request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    params(("uuid" = uuid::Uuid, Path), ("path" = Option<String>, Query, description = "A folder to unpack into")),
+    responses(
+        (status = 200, description = "Taken in", body = ImportedBody),
+        (status = 400, description = "`bad_format`, `archive_damaged`, `body_cut_short`, a bad path's own code", body = ProblemBody),
+        (status = 409, description = "`is_a_directory`, `not_a_directory`", body = ProblemBody),
+        (status = 413, description = "`archive_bomb`, `file_too_large`, `workspace_full`, `too_many_items`, `too_large`", body = ProblemBody),
+    ))]
+async fn import(app: App, mut request: Request) -> Result<Response, Problem> {
+    let session = request.session()?;
+    let below = request.query("path").filter(|path| !path.is_empty()).map(WorkspacePath::new).transpose()?;
+    let author = Author { origin: Origin::Import, ..author(&request)? };
+    let archive = spool(&app, &mut request).await?;
+    let work = Import { store: app.store.clone(), session, limits: app.settings.sync_limits(), below, author, handle: Handle::current() };
+    let done = tokio::task::spawn_blocking(move || work.run(archive)).await.map_err(Problem::internal)??;
+    Ok(warp::reply::json(&done).into_response())
+}
+
+/// The body in a file without a name: archives may be larger than memory should be.
+async fn spool(app: &App, request: &mut Request) -> Result<File, Problem> {
+    let limit = app.settings.sync_limits().workspace_bytes;
+    if request.content_length().is_some_and(|length| length > limit) {
+        return Err(too_large(limit));
+    }
+    let mut file = tempfile::tempfile_in(&app.settings.data).map_err(Problem::internal)?;
+    let Some(mut body) = request.body.take() else { return Ok(file) };
+    let mut size = 0;
+    while let Some(piece) = next_piece(&mut body).await? {
+        size += piece.len() as u64;
+        if size > limit {
+            return Err(too_large(limit));
+        }
+        // The page cache takes this in microseconds; a hop to the blocking pool for each piece would cost more.
+        file.write_all(&piece).map_err(|why| {
+            Problem::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", "The server has no room to unpack this. Nothing was saved.").because(why)
+        })?;
+    }
+    Ok(file)
+}
+
+struct Import {
+    store: Store,
+    session: SessionId,
+    limits: SyncLimits,
+    below: Option<WorkspacePath>,
+    author: Author,
+    handle: Handle,
+}
+
+impl Import {
+    fn run(self, mut archive: File) -> Result<ImportedBody, Problem> {
+        // Once through without keeping anything: what is refused is refused before anything is saved.
+        let (mut bytes, mut items) = (0, 0);
+        unpack(&mut archive, &self.limits, &mut |piece| {
+            items += 1;
+            match piece {
+                Unpacked::File(path, content, _) => {
+                    bytes += content.len() as u64;
+                    self.place(&path).map(drop)
+                }
+                Unpacked::Dir(path) | Unpacked::Symlink(path, _) => self.place(&path).map(drop),
+                Unpacked::Skipped(..) => Ok(()),
+            }
+        })
+        .map_err(problem)?;
+        // Small ones in one transaction; of large ones each content by itself, so that memory holds only one.
+        let mut sink = if bytes <= SMALL_BYTES && items <= self.limits.batch_items {
+            let snapshot = self.handle.block_on(self.store.snapshot(self.session)).map_err(refused)?;
+            let folders = snapshot.items.into_iter().filter(|(_, item)| item.entry.kind == Kind::Dir);
+            Sink::Batch { folders: folders.map(|(path, _)| path).collect(), ops: Vec::new() }
+        } else {
+            Sink::Contents(Vec::new())
+        };
+        let mut done = ImportedBody { rev: 0, files: 0, skipped: Vec::new(), skipped_count: 0 };
+        let mut failed = None;
+        let unpacked = unpack(&mut archive, &self.limits, &mut |piece| match piece {
+            Unpacked::Skipped(path, code) => {
+                done.skipped_count += 1;
+                if done.skipped.len() < SKIPPED_NAMED {
+                    done.skipped.push(SkippedBody { path, code });
+                }
+                Ok(())
+            }
+            piece => {
+                done.files += u64::from(!matches!(piece, Unpacked::Dir(_)));
+                self.take(&mut sink, piece)?.map_err(|why| {
+                    failed = Some(why);
+                    Refused::Sink
+                })
+            }
+        });
+        if let Some(why) = failed {
+            return Err(refused(why));
+        }
+        unpacked.map_err(problem)?;
+        let committed = match sink {
+            Sink::Batch { ops, .. } => self.handle.block_on(self.store.batch(self.session, ops, &self.author)),
+            Sink::Contents(entries) => self.handle.block_on(self.store.import(self.session, entries, &self.author)),
+        };
+        done.rev = committed.map_err(refused)?.rev.0;
+        Ok(done)
+    }
+
+    /// Keeps one piece for the commit.
+    fn take(&self, sink: &mut Sink, piece: Unpacked) -> Result<Result<(), Error>, Refused> {
+        Ok(match (sink, piece) {
+            (Sink::Batch { ops, folders }, Unpacked::File(path, bytes, mode)) => {
+                let path = self.place(&path)?;
+                folders.extend(path.ancestors());
+                ops.push(Op::Write { path, bytes: bytes.into(), mode, precondition: Precondition::Any });
+                Ok(())
+            }
+            (Sink::Batch { ops, folders }, Unpacked::Symlink(path, target)) => {
+                let path = self.place(&path)?;
+                folders.extend(path.ancestors());
+                ops.push(Op::Symlink { path, target });
+                Ok(())
+            }
+            (Sink::Batch { ops, folders }, Unpacked::Dir(path)) => {
+                let path = self.place(&path)?;
+                folders.extend(path.ancestors());
+                // A folder that is there already is as wished.
+                if folders.insert(path.clone()) {
+                    ops.push(Op::Mkdir { path, mode: None });
+                }
+                Ok(())
+            }
+            (Sink::Contents(entries), Unpacked::File(path, bytes, mode)) => {
+                let (path, size) = (self.place(&path)?, bytes.len() as u64);
+                let put = self.handle.block_on(self.store.put_content(self.session, &path, bytes.into()));
+                put.map(|hash| entries.push((path, Entry::file(mode.unwrap_or(FILE_MODE), size, hash))))
+            }
+            (Sink::Contents(entries), Unpacked::Symlink(path, target)) => {
+                let (path, entry) = (self.place(&path)?, Entry::symlink(&target));
+                let put = self.handle.block_on(self.store.put_content(self.session, &path, target.into()));
+                put.map(|_| entries.push((path, entry)))
+            }
+            (Sink::Contents(entries), Unpacked::Dir(path)) => {
+                entries.push((self.place(&path)?, Entry::dir(DIR_MODE)));
+                Ok(())
+            }
+            (_, Unpacked::Skipped(..)) => Ok(()),
+        })
+    }
+
+    /// Where an archive's path goes.
+    fn place(&self, path: &WorkspacePath) -> Result<WorkspacePath, Refused> {
+        match &self.below {
+            None => Ok(path.clone()),
+            Some(folder) => folder.join(path.as_str()).map_err(|bad| Refused::Path(path.to_string(), bad)),
+        }
+    }
+}
+
+/// What is kept of an archive until the one commit.
+enum Sink {
+    /// Everything, and the folders that are there or will be.
+    Batch { folders: HashSet<WorkspacePath>, ops: Vec<Op> },
+    /// What is where; the contents are in the database already.
+    Contents(Vec<(WorkspacePath, Entry)>),
+}
+
+fn problem(why: Refused) -> Problem {
+    let detail = format!("{} Nothing was saved.", sentence(&why.to_string()));
+    match &why {
+        Refused::FileTooLarge(..) | Refused::TooLarge(_) | Refused::TooMany(_) | Refused::Bomb(_) => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why.code(), detail)
+        }
+        Refused::Sink => Problem::internal(&why),
+        _ => Problem::bad(why.code(), detail),
+    }
+}

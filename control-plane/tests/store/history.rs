@@ -1,0 +1,118 @@
+//! What was can be seen and brought back.
+
+use crate::harness::{Fixture, author, code, delete, path, rename, write};
+use crate::on_each_database;
+use control_plane::workspace::{HistoryQuery, Origin, Version, VersionOp};
+use shared::id::Revision;
+
+async fn history(it: &Fixture, at: Option<&str>) -> Vec<Version> {
+    let query = HistoryQuery { path: at.map(path), limit: 100, ..HistoryQuery::default() };
+    it.store.history(it.session, &query).await.unwrap()
+}
+
+async fn restore(it: &Fixture, at: Option<&str>, to: u64) -> u64 {
+    let at = at.map(path);
+    it.store.restore(it.session, at.as_ref(), Revision(to), &author()).await.unwrap().rev.0
+}
+
+on_each_database!(each_version_tells_who_when_and_from_where_and_has_its_bytes, |it| {
+    it.save("a", "one").await;
+    it.save("a", "two").await;
+    it.batch(vec![rename("a", "b")]).await.unwrap();
+    it.batch(vec![delete("b")]).await.unwrap();
+    let versions = history(&it, Some("b")).await;
+    let told: Vec<_> = versions.iter().map(|v| (v.rev.0, v.op, v.path.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            (4, VersionOp::Delete, "b"),
+            (3, VersionOp::Move, "b"),
+            (2, VersionOp::Write, "a"),
+            (1, VersionOp::Create, "a")
+        ]
+    );
+    for version in &versions {
+        assert_eq!((version.origin, version.actor.as_deref()), (Origin::Editor, Some("ada")));
+        assert!(version.at > 1_600_000_000_000 && !version.open_conflict);
+    }
+    let (first, bytes) = it.store.version(it.session, versions[3].id).await.unwrap();
+    assert_eq!((first.op, &bytes[..]), (VersionOp::Create, &b"one"[..]));
+    assert_eq!(code(it.store.version(it.session, 999_999).await), "no_such_version");
+
+    let page = HistoryQuery { before: Some(versions[1].id), limit: 1, ..HistoryQuery::default() };
+    assert_eq!(it.store.history(it.session, &page).await.unwrap(), versions[2..3]);
+    let foreign = it.sibling().await;
+    assert_eq!(code(foreign.store.version(foreign.session, versions[3].id).await), "no_such_version");
+});
+
+on_each_database!(a_restored_file_folder_and_workspace_are_as_they_were_and_it_can_be_undone, |it| {
+    it.save("dir/a", "a1").await;
+    it.save("dir/b", "b1").await;
+    it.save("c", "c1").await;
+    let then = (it.rev().await, it.files().await);
+    it.save("dir/a", "a2").await;
+    it.batch(vec![delete("dir/b"), write("dir/new", "n"), rename("c", "d")]).await.unwrap();
+    let now = (it.rev().await, it.files().await);
+
+    restore(&it, Some("dir/a"), then.0).await;
+    assert_eq!(it.read("dir/a").await.unwrap(), "a1");
+    assert_eq!(it.read("d").await.unwrap(), "c1", "the rest stays");
+    restore(&it, Some("dir"), then.0).await;
+    assert_eq!(it.paths().await, ["d", "dir/", "dir/a", "dir/b"]);
+    restore(&it, None, then.0).await;
+    assert_eq!(it.files().await, then.1);
+    it.assert_totals().await;
+    restore(&it, None, now.0).await;
+    assert_eq!(it.files().await, now.1, "the restore itself was undone");
+    it.assert_totals().await;
+    restore(&it, None, 0).await;
+    assert_eq!(it.paths().await, Vec::<String>::new());
+    assert_eq!(history(&it, None).await[0].origin, Origin::Restore);
+    it.assert_totals().await;
+});
+
+on_each_database!(a_deleted_folder_comes_back_with_all_it_held_under_the_same_ids, |it| {
+    for at in ["dir/a", "dir/sub/b", "other"] {
+        it.save(at, at).await;
+    }
+    let before = it.snapshot().await;
+    it.batch(vec![delete("dir")]).await.unwrap();
+    it.store.undo(it.session, &path("dir"), &author()).await.unwrap();
+    let ids = |s: &control_plane::workspace::Snapshot| -> Vec<_> {
+        s.items.iter().map(|(p, i)| (p.clone(), i.id, i.entry)).collect()
+    };
+    assert_eq!(ids(&it.snapshot().await), ids(&before));
+    it.assert_totals().await;
+});
+
+on_each_database!(the_last_change_of_a_path_is_undone_and_undone_again, |it| {
+    it.save("a", "one").await;
+    it.save("a", "two").await;
+    it.save("b", "unrelated").await;
+    it.store.undo(it.session, &path("a"), &author()).await.unwrap();
+    assert_eq!(it.read("a").await.unwrap(), "one");
+    it.store.undo(it.session, &path("a"), &author()).await.unwrap();
+    assert_eq!(it.read("a").await.unwrap(), "two");
+    assert_eq!(it.read("b").await.unwrap(), "unrelated");
+    let never = it.store.undo(it.session, &path("never"), &author()).await;
+    assert_eq!(code(never), "nothing_to_undo");
+});
+
+on_each_database!(a_move_is_undone_from_either_end, |it| {
+    it.save("dir/a", "x").await;
+    for end in ["dir", "elsewhere"] {
+        it.batch(vec![rename("dir", "elsewhere")]).await.unwrap();
+        it.store.undo(it.session, &path(end), &author()).await.unwrap();
+        assert_eq!(it.paths().await, ["dir/", "dir/a"], "from {end}");
+    }
+    it.assert_totals().await;
+});
+
+on_each_database!(going_to_a_revision_that_never_was_or_a_path_that_never_was_is_refused, |it| {
+    it.save("a", "x").await;
+    let future = it.store.restore(it.session, None, Revision(9), &author()).await;
+    assert_eq!(code(future), "no_such_revision");
+    let nowhere = it.store.restore(it.session, Some(&path("never")), Revision(1), &author()).await;
+    assert_eq!(code(nowhere), "not_found");
+    assert_eq!(restore(&it, None, 1).await, 1, "what is as it was needs no revision");
+});

@@ -1,0 +1,107 @@
+//! What is kept, and for how long.
+
+use crate::harness::{Fixture, author, delete, path, rename};
+use crate::on_each_database;
+use control_plane::entities::{blob, item_version, now_ms};
+use control_plane::workspace::{HistoryQuery, Swept, erase};
+use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait};
+use shared::id::Revision;
+use shared::tree::Hash;
+
+const HOUR: i64 = 3_600_000;
+const DAY: i64 = 24 * HOUR;
+
+async fn versions(it: &Fixture) -> usize {
+    let query = HistoryQuery { limit: 1_000, ..HistoryQuery::default() };
+    it.store.history(it.session, &query).await.unwrap().len()
+}
+
+async fn blobs(it: &Fixture) -> u64 {
+    blob::Entity::find().count(it.store.database().reader()).await.unwrap()
+}
+
+/// Makes all that there is `ms` older.
+async fn age(it: &Fixture, ms: i64) {
+    let db = it.store.database().writer();
+    for sql in ["UPDATE item_versions SET at = at - ", "UPDATE blobs SET touched_at = touched_at - "] {
+        db.execute_unprepared(&format!("{sql}{ms}")).await.unwrap();
+    }
+}
+
+on_each_database!(a_day_of_history_is_whole_and_older_history_thins_out, |it| {
+    // Ten saves in one hour, so that the clock's hour does not cut them.
+    for i in 0..10 {
+        it.save("a", &format!("{i}")).await;
+    }
+    let db = it.store.database().writer();
+    let hour = now_ms() / HOUR * HOUR;
+    db.execute_unprepared(&format!("UPDATE item_versions SET at = {hour}")).await.unwrap();
+    it.store.sweep(hour + DAY).await.unwrap();
+    assert_eq!(versions(&it).await, 10, "all of a day");
+    it.store.sweep(hour + DAY + 1).await.unwrap();
+    assert_eq!(versions(&it).await, 1, "the last of the hour");
+    it.store.sweep(hour + 400 * DAY).await.unwrap();
+    assert_eq!(versions(&it).await, 1, "what is live keeps its version for ever");
+    assert_eq!(it.read("a").await.unwrap(), "9");
+});
+
+on_each_database!(contents_nobody_refers_to_go_after_a_day_and_no_earlier, |it| {
+    it.save("a", "superseded").await;
+    it.save("a", "live").await;
+    it.save("gone", "deleted").await;
+    it.batch(vec![delete("gone")]).await.unwrap();
+    it.store.put_content(it.session, &path("x"), "orphan".into()).await.unwrap();
+    let now = now_ms();
+    assert_eq!(it.store.sweep(now + DAY - HOUR).await.unwrap().blobs, 0);
+    assert_eq!(it.store.sweep(now + DAY + HOUR).await.unwrap().blobs, 1, "the orphan");
+    let later = it.store.sweep(now + 40 * DAY).await.unwrap();
+    assert_eq!(later.blobs, 2, "{later:?}");
+    assert_eq!(it.read("a").await.unwrap(), "live");
+    assert_eq!(blobs(&it).await, 1);
+});
+
+on_each_database!(a_content_that_is_saved_again_is_safe_from_the_sweep, |it| {
+    it.store.put_content(it.session, &path("x"), "again".into()).await.unwrap();
+    age(&it, 3 * DAY).await;
+    it.save("a", "again").await;
+    assert_eq!(it.store.sweep(now_ms()).await.unwrap().blobs, 0);
+    assert_eq!(it.store.blob(it.session, Hash::of(b"again")).await.unwrap().unwrap(), "again");
+});
+
+on_each_database!(tombstones_go_after_a_month_and_who_knows_less_is_told_so, |it| {
+    it.save("a", "1").await;
+    it.batch(vec![rename("a", "b")]).await.unwrap();
+    it.batch(vec![delete("b")]).await.unwrap();
+    age(&it, 31 * DAY).await;
+    it.save("c", "new").await;
+    let swept = it.store.sweep(now_ms()).await.unwrap();
+    assert_eq!(swept.tombstones, 2);
+    let since = |rev| it.store.changes_since(it.session, Revision(rev), None, 10);
+    assert!(since(2).await.unwrap().pruned);
+    let known = since(3).await.unwrap();
+    assert!(!known.pruned && known.changes.len() == 1);
+    assert_eq!(it.store.sweep(now_ms()).await.unwrap(), Swept::default(), "once is enough");
+});
+
+on_each_database!(a_history_beyond_its_bound_loses_its_oldest_but_nothing_live, |it| {
+    for i in 0..20 {
+        it.save("hot", &format!("{i:02}").repeat(500)).await;
+    }
+    it.save("live", &"x".repeat(9_000)).await;
+    it.store.sweep_beyond(now_ms(), 5_500).await.unwrap();
+    assert_eq!(versions(&it).await, 1 + 1 + 5);
+    assert_eq!(it.read("hot").await.unwrap(), "19".repeat(500));
+    it.store.restore(it.session, Some(&path("hot")), Revision(16), &author()).await.unwrap();
+    assert_eq!(it.read("hot").await.unwrap(), "15".repeat(500), "the newer ones are still there");
+});
+
+on_each_database!(an_erased_workspace_leaves_nothing, |it| {
+    it.save("dir/a", "1").await;
+    let tx = it.store.database().begin().await.unwrap();
+    erase(&tx, it.session).await.unwrap();
+    tx.commit().await.unwrap();
+    let db = it.store.database().reader();
+    assert_eq!(item_version::Entity::find().count(db).await.unwrap(), 0);
+    assert_eq!(it.store.sweep(now_ms() + 2 * DAY).await.unwrap().blobs, 1);
+    assert_eq!(blobs(&it).await, 0);
+});
