@@ -87,6 +87,14 @@ impl Database {
             .await
     }
 
+    /// Calls `seen` after each statement with how long it took and whether it failed. Clones made before do not.
+    pub fn observe(&mut self, seen: impl Fn(Duration, bool) + Clone + Send + Sync + 'static) {
+        for connection in [&mut self.writer, &mut self.reader] {
+            let seen = seen.clone();
+            connection.set_metric_callback(move |info| seen(info.elapsed, info.failed));
+        }
+    }
+
     /// Whether it answers.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.reader.ping().await

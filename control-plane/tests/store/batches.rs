@@ -149,7 +149,8 @@ on_each_database!(a_change_names_at_most_a_hundred_paths_and_says_so, |it| {
 
 on_each_database!(a_commit_outlives_the_caller_that_went_away, |it| {
     let mut changes = it.store.changes();
-    let call = it.store.save_file(it.session, &path("a"), "x".into(), None, Precondition::Any, &author());
+    let (at, ada) = (path("a"), author());
+    let call = it.store.save_file(it.session, &at, "x".into(), None, Precondition::Any, &ada);
     // Polled once, so that the commit is under way, and then dropped.
     let polled = futures::FutureExt::now_or_never(call);
     assert!(polled.is_none());
