@@ -10,17 +10,15 @@ export type FromServer =
       epoch: string | number;
       input_seq: number;
       /** Where the terminal's output ended when this viewer attached: the end of a replay. */
-      offset?: number;
-      cols?: number;
-      rows?: number;
+      end?: number;
     }
-  | { type: "snapshot"; offset: number; cols: number; rows: number; data?: string; base64?: string }
+  | { type: "snapshot"; offset: number; cols: number; rows: number; data?: string; base64?: string; more?: boolean }
   | { type: "output"; offset: number; data?: string; base64?: string }
   | { type: "input_ack"; seq: number }
-  | { type: "resize"; cols: number; rows: number }
+  | { type: "resize" | "resized"; cols: number; rows: number }
   | { type: "exit"; code: number | null; signal: string | number | null }
   | { type: "error"; code: string; message: string }
-  | { type: "notice"; message: string }
+  | { type: "notice"; code?: string; message: string }
   | { type: "ping" | "pong" };
 
 export interface Attach {

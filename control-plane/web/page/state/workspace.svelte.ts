@@ -1,0 +1,336 @@
+// A session's page: its state, its files, what is open, its terminals, and the
+// event socket that keeps all of it true.
+
+import { readEvent, type SyncState, type WorkspaceEvent } from "../api/events";
+import { Problem } from "../api/problem";
+import * as sessions from "../api/sessions";
+import type { Session, TerminalInfo } from "../api/sessions";
+import { LastingSocket, type Link } from "../api/socket";
+import * as api from "../api/workspace";
+import { isWithin, moved, parsePlace } from "../lib/paths";
+import { SaveGate } from "../lib/save-gate";
+import type { Item } from "../lib/tree";
+import { Document, type Surroundings } from "./document.svelte";
+import { WorkspaceFiles } from "./files.svelte";
+import { remember, remembered } from "./layout.svelte";
+import { toasts } from "./toasts.svelte";
+
+interface Kept {
+  files: string[];
+  active: string | null;
+  terminal: string | null;
+  open: string[];
+}
+
+export class Workspace {
+  session = $state.raw<Session | undefined>();
+  problem = $state.raw<Problem | undefined>();
+  link = $state.raw<Link>({ state: "connecting" });
+  sync = $state.raw<{ state: SyncState; revInPod: number } | undefined>();
+  documents = $state.raw<Document[]>([]);
+  active = $state.raw<Document | undefined>();
+  /** Where to put the cursor in the active document, once. */
+  goTo = $state.raw<{ line: number; column: number } | undefined>();
+  terminals = $state.raw<TerminalInfo[] | undefined>();
+  terminal = $state<string | undefined>();
+  opening = $state(false);
+
+  readonly gate = new SaveGate();
+  readonly files: WorkspaceFiles;
+  readonly running = $derived(this.session?.state === "running");
+  readonly unsaved = $derived(this.documents.filter((doc) => doc.dirty).length);
+  #socket: LastingSocket;
+  #lastOrigin = new Map<string, string>();
+  #expectTerminal = true;
+  #kept: Kept;
+  #stopKeeping: () => void;
+
+  constructor(
+    readonly uuid: string,
+    place: string | undefined,
+    terminal: string | undefined,
+    private readonly makeBuffer: Surroundings["makeBuffer"],
+  ) {
+    this.files = new WorkspaceFiles(uuid, (items) => this.#itemsChanged(items));
+    this.#kept = remembered<Kept>(`berth:workspace:${uuid}`, { files: [], active: null, terminal: null, open: [] });
+    this.files.open = new Set(this.#kept.open);
+    this.terminal = terminal ?? this.#kept.terminal ?? undefined;
+    this.#socket = new LastingSocket(`/api/workspace/${uuid}/events`, {
+      opened: () => undefined,
+      changed: (link) => (this.link = link),
+      message: (frame) => {
+        const event = readEvent(frame);
+        if (event) this.#heard(event);
+      },
+    });
+    this.#stopKeeping = $effect.root(() => {
+      $effect(() =>
+        remember(`berth:workspace:${uuid}`, {
+          files: this.documents.map((doc) => doc.path),
+          active: this.active?.path ?? null,
+          terminal: this.terminal ?? null,
+          open: [...this.files.open].slice(0, 500),
+        } satisfies Kept),
+      );
+    });
+    void this.#start(place);
+  }
+
+  async #start(place: string | undefined): Promise<void> {
+    this.#socket.start();
+    await Promise.all([this.loadSession(), this.files.refresh()]);
+    for (const path of this.#kept.files) {
+      if (this.files.tree.items.get(path)?.kind === "file") this.#ensure(path);
+    }
+    const wanted = this.documents.find((doc) => doc.path === this.#kept.active) ?? this.documents[0];
+    if (place) this.openFile(place);
+    else if (wanted) this.show(wanted);
+  }
+
+  /** The page leaves the workspace: a goodbye to every socket; dirty text is saved. */
+  close(): void {
+    this.#stopKeeping();
+    this.#socket.stop();
+    for (const doc of this.documents) {
+      if (doc.dirty) void doc.save().finally(() => doc.close());
+      else doc.close();
+    }
+  }
+
+  retryNow = (): void => {
+    this.#socket.retryNow();
+    if (this.problem) void this.loadSession();
+    if (this.files.problem) void this.files.refresh();
+  };
+
+  async loadSession(): Promise<void> {
+    try {
+      this.session = await sessions.get(this.uuid);
+      this.problem = undefined;
+      if (this.session.state === "running") await this.loadTerminals();
+      else this.#noTerminals();
+    } catch (error) {
+      this.problem = Problem.from(error);
+    }
+  }
+
+  #heard(event: WorkspaceEvent): void {
+    this.#socket.proved();
+    switch (event.type) {
+      case "hello":
+        void this.files.refresh(this.files.loaded ? event.rev : undefined);
+        void this.loadSession();
+        for (const doc of this.documents) if (doc.dirty) void doc.save();
+        break;
+      case "files":
+        for (const path of event.paths) this.#lastOrigin.set(path, event.origin);
+        void this.files.refresh(event.rev);
+        break;
+      case "session":
+        if (this.session) this.session = { ...this.session, state: event.state, reason: event.reason ?? null };
+        if (event.state === "running" || !this.session) void this.loadSession();
+        else this.#noTerminals();
+        break;
+      case "terminals":
+        if (this.running) void this.loadTerminals();
+        break;
+      case "sync":
+        this.sync = { state: event.state, revInPod: event.rev_in_pod };
+        break;
+      case "conflict":
+        toasts.say(event.message ?? `${event.path} was changed on both sides. This text stays; the terminal's is in the history.`, {
+          label: "Show",
+          run: () => this.openFile(event.path),
+        });
+        break;
+      case "problem": {
+        const text = event.message ?? event.detail ?? event.code ?? "A problem";
+        toasts.say(event.path ? `${event.path}: ${text}` : text);
+        break;
+      }
+    }
+  }
+
+  #itemsChanged(items: Item[]): void {
+    for (const item of items) {
+      const doc = this.documents.find((d) => d.path === item.path);
+      if (!doc) continue;
+      if (item.deleted) doc.deletedOutside();
+      else if (item.kind === "file") {
+        void doc.changedOutside(item.rev, this.#lastOrigin.get(item.path) === "pod" ? "pod" : "elsewhere");
+      }
+    }
+    this.#lastOrigin.clear();
+  }
+
+  #noTerminals(): void {
+    this.terminals = undefined;
+    this.sync = undefined;
+    this.#expectTerminal = true;
+  }
+
+  // Documents.
+
+  #ensure(path: string): Document {
+    const known = this.documents.find((doc) => doc.path === path);
+    if (known) return known;
+    const doc = new Document(path, {
+      files: {
+        read: (p) => api.read(this.uuid, p),
+        save: (p, bytes, expect) => api.save(this.uuid, p, bytes, expect),
+      },
+      gate: this.gate,
+      makeBuffer: this.makeBuffer,
+      sizeOf: (p) => this.files.tree.items.get(p)?.size,
+    });
+    this.documents = [...this.documents, doc];
+    return doc;
+  }
+
+  /** Opens `path`, `path:line` or `path:line:column` and shows it. */
+  openFile(place: string): void {
+    const items = this.files.tree.items;
+    const { path, line, column } = items.has(place) ? { path: place, line: undefined, column: undefined } : parsePlace(place);
+    if (items.get(path)?.kind === "dir") return this.files.reveal(path);
+    if (this.files.loaded && !items.has(path)) return toasts.say(`There is no file ${path}.`);
+    this.show(this.#ensure(path));
+    if (line) this.goTo = { line, column: column ?? 1 };
+  }
+
+  show(doc: Document): void {
+    this.active = doc;
+    this.files.reveal(doc.path);
+    if (doc.phase === "loading" && !doc.buffer) void doc.open();
+  }
+
+  closeDocument(doc: Document): void {
+    if (doc.dirty && !doc.conflict && !doc.deleted) void doc.save().finally(() => doc.close());
+    else doc.close();
+    const index = this.documents.indexOf(doc);
+    this.documents = this.documents.filter((d) => d !== doc);
+    if (this.active !== doc) return;
+    const next = this.documents[Math.min(index, this.documents.length - 1)];
+    this.active = undefined;
+    if (next) this.show(next);
+  }
+
+  async saveAll(): Promise<void> {
+    await Promise.all(this.documents.map((doc) => doc.save()));
+  }
+
+  // The tree's changes.
+
+  async createFile(path: string): Promise<void> {
+    const { rev } = await api.save(this.uuid, path, new Uint8Array(), "absent");
+    await this.files.refresh(rev);
+    this.openFile(path);
+  }
+
+  async createFolder(path: string): Promise<void> {
+    await this.files.batch([{ op: "mkdir", path }]);
+    this.files.reveal(path);
+    this.files.setOpen(path, true);
+  }
+
+  async move(from: string, to: string): Promise<void> {
+    const affected = this.documents.filter((doc) => isWithin(doc.path, from));
+    await Promise.all(affected.map((doc) => doc.save()));
+    // The tabs change first, so that the deletion of the old name does not look like one from elsewhere.
+    for (const doc of affected) doc.path = moved(doc.path, from, to);
+    try {
+      await this.files.batch([{ op: "move", from, to }]);
+    } catch (error) {
+      for (const doc of affected) doc.path = moved(doc.path, to, from);
+      throw error;
+    }
+    this.files.followMove(from, to);
+    this.files.reveal(to);
+  }
+
+  async delete(path: string): Promise<void> {
+    const affected = this.documents.filter((doc) => isWithin(doc.path, path));
+    await this.files.batch([{ op: "delete", path }]);
+    for (const doc of affected) this.closeDocument(doc);
+  }
+
+  /** Saves files that the user brought; each is one revision. */
+  async upload(folder: string, list: { path: string; file: File }[]): Promise<void> {
+    let failed: Problem | undefined;
+    let rev = 0;
+    for (const { path, file } of list) {
+      try {
+        const saved = await api.save(this.uuid, folder ? `${folder}/${path}` : path, file, "anything");
+        rev = Math.max(rev, saved.rev);
+      } catch (error) {
+        failed = Problem.from(error);
+        toasts.fail(`${path} was not uploaded`, failed);
+        if (failed.isOffline) break;
+      }
+    }
+    if (rev) await this.files.refresh(rev);
+    if (!failed) toasts.say(list.length === 1 ? `Uploaded ${list[0]?.path}` : `Uploaded ${list.length} files`);
+  }
+
+  // Terminals.
+
+  async loadTerminals(): Promise<void> {
+    try {
+      const list = await sessions.terminals(this.uuid);
+      this.terminals = list;
+      if (!list.some((t) => t.id === this.terminal)) this.terminal = list[0]?.id;
+      // A session just started has none: the first one opens by itself, but not again after it was closed.
+      const first = this.#expectTerminal;
+      this.#expectTerminal = false;
+      if (first && list.length === 0) await this.newTerminal();
+    } catch (error) {
+      const problem = Problem.from(error);
+      if (!problem.isOffline) toasts.fail("The terminals could not be listed", problem);
+    }
+  }
+
+  async newTerminal(): Promise<void> {
+    if (this.opening) return;
+    this.opening = true;
+    try {
+      const { id } = await sessions.openTerminal(this.uuid, 80, 24);
+      if (!this.terminals?.some((t) => t.id === id)) this.terminals = [...(this.terminals ?? []), { id, cols: 80, rows: 24 }];
+      this.terminal = id;
+    } catch (error) {
+      toasts.fail("A terminal could not be opened", Problem.from(error));
+    } finally {
+      this.opening = false;
+    }
+  }
+
+  async closeTerminal(id: string): Promise<void> {
+    try {
+      await sessions.closeTerminal(this.uuid, id);
+    } catch (error) {
+      const problem = Problem.from(error);
+      if (problem.status !== 404) return toasts.fail("The terminal was not closed", problem);
+    }
+    const index = this.terminals?.findIndex((t) => t.id === id) ?? 0;
+    this.terminals = this.terminals?.filter((t) => t.id !== id);
+    if (this.terminal === id) this.terminal = this.terminals?.[Math.max(0, index - 1)]?.id;
+  }
+
+  // The session.
+
+  async start(): Promise<void> {
+    await this.#change("The session was not started", () => sessions.start(this.uuid));
+  }
+
+  async stop(): Promise<void> {
+    await this.saveAll();
+    await this.#change("The session was not stopped", () => sessions.stop(this.uuid));
+  }
+
+  async #change(what: string, work: () => Promise<unknown>): Promise<void> {
+    try {
+      await work();
+      await this.loadSession();
+    } catch (error) {
+      toasts.fail(what, Problem.from(error));
+    }
+  }
+}

@@ -1,0 +1,200 @@
+// One view of one terminal: the protocol between the socket, the cores and a
+// screen. Knows nothing of xterm but `Screen`.
+
+import { LastingSocket, type Link } from "../api/socket";
+import { InputQueue, type NotSent } from "../lib/input-queue";
+import { OutputAck } from "../lib/output-ack";
+import { ReplayGate } from "../lib/replay-gate";
+import { firstEnter, type SaveGate } from "../lib/save-gate";
+import { inputFrame, read, type Attach } from "../lib/terminal-protocol";
+
+/** Parsed output is acknowledged this long after the last of it, in milliseconds. */
+const IDLE_ACK_MS = 50;
+
+/** Where a terminal is painted. */
+export interface Screen {
+  size(): { cols: number; rows: number };
+  /** Calls back once the bytes are parsed. */
+  write(bytes: Uint8Array, parsed: () => void): void;
+  /** Forgets everything: a snapshot follows. */
+  reset(cols: number, rows: number): void;
+  resize(cols: number, rows: number): void;
+}
+
+export interface Ended {
+  code: number | null;
+  signal: string | number | null;
+}
+
+export interface Listener {
+  link(link: Link): void;
+  /** The first output is painted: the terminal can be used. */
+  ready(): void;
+  exited(ended: Ended): void;
+  /** Keys that the shell may not have got. */
+  notSent(lost: NotSent): void;
+  notice(message: string): void;
+}
+
+export class TerminalConnection {
+  readonly gate = new ReplayGate();
+  #queue = new InputQueue();
+  #output = new OutputAck();
+  #socket: LastingSocket;
+  #epoch: string | number | undefined;
+  #ready = false;
+  #attached = false;
+  #ended = false;
+  #pendingSnapshot: Uint8Array<ArrayBuffer>[] = [];
+  #idle: ReturnType<typeof setTimeout> | undefined;
+  #held: ReturnType<typeof setTimeout> | undefined;
+  #stopListening: () => void;
+
+  constructor(
+    path: string,
+    private readonly viewer: string,
+    private readonly screen: Screen,
+    private readonly saves: SaveGate,
+    private readonly listener: Listener,
+  ) {
+    this.#stopListening = saves.onSettle(() => this.#pump());
+    this.#socket = new LastingSocket(path, {
+      opened: () => this.#attach(),
+      message: (frame) => this.#heard(frame),
+      changed: (link) => {
+        if (link.state !== "open") this.#attached = false;
+        if (link.state === "ended" && !this.#ended) this.#tellLost(this.#queue.abandon());
+        this.listener.link(link);
+      },
+    });
+    this.#socket.start();
+  }
+
+  /** Types bytes; false if too much waits already. */
+  type(bytes: Uint8Array<ArrayBuffer>): boolean {
+    if (this.#ended) return true;
+    const taken = this.#queue.push(bytes);
+    this.#pump();
+    return taken;
+  }
+
+  resize(cols: number, rows: number): void {
+    if (this.#attached) this.#send({ type: "resize", cols, rows });
+  }
+
+  retryNow(): void {
+    this.#socket.retryNow();
+  }
+
+  /** Bytes typed and not yet given to the shell. */
+  get unsent(): number {
+    return this.#queue.waitingBytes + this.#queue.unackedBytes;
+  }
+
+  close(): void {
+    this.#stopListening();
+    clearTimeout(this.#idle);
+    clearTimeout(this.#held);
+    this.#socket.stop();
+  }
+
+  #attach(): void {
+    const attach: Attach = { type: "attach", viewer: this.viewer, ...this.screen.size(), caps: ["bin", "ack"] };
+    if (this.#epoch !== undefined) Object.assign(attach, { epoch: this.#epoch, from: this.#output.received });
+    this.#pendingSnapshot = [];
+    this.#send(attach);
+  }
+
+  #heard(frame: string | ArrayBuffer): void {
+    const heard = read(frame);
+    if (!heard) return;
+    const { message, bytes } = heard;
+    switch (message.type) {
+      case "hello": {
+        this.#socket.proved();
+        const known = this.#epoch;
+        this.#epoch = message.epoch;
+        // An older server does not say where the replay ends: then nothing is one.
+        if (known !== undefined && message.end !== undefined && message.end > this.#output.parsed) this.gate.begin(message.end);
+        const resumed = this.#queue.resume(String(message.epoch), message.input_seq);
+        this.#attached = true;
+        if ("lost" in resumed) this.#tellLost(resumed.lost);
+        else for (const again of resumed.again) this.#socket.send(inputFrame(again));
+        const { cols, rows } = this.screen.size();
+        this.resize(cols, rows);
+        this.#pump();
+        break;
+      }
+      case "snapshot":
+        if (bytes) this.#pendingSnapshot.push(bytes);
+        if (message.more) break;
+        this.#output.startAt(message.offset);
+        this.screen.reset(message.cols, message.rows);
+        for (const part of this.#pendingSnapshot.splice(0)) this.#paint(part, message.offset);
+        break;
+      case "output": {
+        if (!bytes) break;
+        const known = this.#output.receive(message.offset, bytes.length);
+        if (known < 0) return this.#socket.reconnect();
+        if (known < bytes.length) this.#paint(bytes.subarray(known), message.offset + bytes.length);
+        break;
+      }
+      case "input_ack":
+        this.#queue.ack(message.seq);
+        this.#pump();
+        break;
+      case "resize":
+      case "resized":
+        this.screen.resize(message.cols, message.rows);
+        break;
+      case "exit":
+        this.#ended = true;
+        this.#tellLost(this.#queue.abandon());
+        this.#socket.stop();
+        this.listener.exited({ code: message.code, signal: message.signal });
+        break;
+      case "notice":
+      case "error":
+        this.listener.notice(message.message);
+        break;
+    }
+  }
+
+  #paint(bytes: Uint8Array, end: number): void {
+    this.screen.write(bytes, () => {
+      this.gate.parsed(end);
+      this.#acknowledge(this.#output.parse(end));
+      clearTimeout(this.#idle);
+      this.#idle = setTimeout(() => this.#acknowledge(this.#output.flush()), IDLE_ACK_MS);
+      if (!this.#ready) {
+        this.#ready = true;
+        this.listener.ready();
+      }
+    });
+  }
+
+  #acknowledge(offset: number | undefined): void {
+    if (offset !== undefined && this.#attached) this.#send({ type: "ack", offset });
+  }
+
+  /** Sends what the window and a save in flight allow. */
+  #pump(): void {
+    if (!this.#attached) return;
+    clearTimeout(this.#held);
+    const hold = this.saves.holdMs();
+    if (hold > 0) this.#held = setTimeout(() => this.#pump(), hold + 1);
+    for (;;) {
+      const frame = this.#queue.take(hold > 0 ? firstEnter : undefined, this.saves.rev);
+      if (!frame) return;
+      this.#socket.send(inputFrame(frame));
+    }
+  }
+
+  #send(message: object): void {
+    this.#socket.send(JSON.stringify(message));
+  }
+
+  #tellLost(lost: NotSent): void {
+    if (lost.unsure.length + lost.waiting.length > 0) this.listener.notSent(lost);
+  }
+}
