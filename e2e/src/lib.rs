@@ -1,0 +1,27 @@
+//! Berth from outside: a server as a process, its API and sockets as any client sees them.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `server.rs` | a server with a folder of its own: start, kill, restart, and nothing left behind |
+//! | `api.rs` | HTTP: requests, sessions, files, commands |
+//! | `raw.rs` | HTTP byte for byte, for requests that no client library would send |
+//! | `terminal.rs` | a viewer of a terminal, in JSON or binary frames, that can come back |
+//! | `events.rs` | the socket that tells of changes |
+//! | `processes.rs` | what the machine says of processes: memory, descriptors, who is left |
+//! | `wait.rs` | conditions with a deadline, in the place of sleeps |
+//!
+//! This is a test's harness: what must hold is asserted, and a broken promise panics with what was seen.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod events;
+pub mod processes;
+pub mod raw;
+pub mod server;
+pub mod terminal;
+pub mod wait;
+
+pub use api::{Api, Reply, Session};
+pub use server::{Options, Server};
+pub use terminal::{Frame, Viewer};
+pub use wait::{eventually, until};
