@@ -18,7 +18,7 @@ const POINTS: usize = 3_000;
 const SUBTREES: usize = 40;
 
 /// A workspace whose row is locked and whose revision is raised, until the transaction ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Locked {
     /// The workspace.
     pub(super) session: SessionId,
@@ -32,6 +32,8 @@ pub(super) struct Locked {
     pub(super) epoch: LinkEpoch,
     /// What it holds before the commit.
     pub(super) totals: Totals,
+    /// The answer that the batch asked about got before, encoded, with its revision.
+    pub(super) answered: Option<(Revision, Vec<u8>)>,
 }
 
 impl Locked {
@@ -42,15 +44,32 @@ impl Locked {
 }
 
 /// Raises the revision. Its row is the lock that makes the order of revisions the order of commits.
-pub(super) async fn lock(tx: &DatabaseTransaction, session: SessionId) -> Result<Locked> {
-    let sql = Sql::of(
+///
+/// In the same round trip it looks up the answer to `batch`. On PostgreSQL that look is from before the wait for
+/// the lock, so the same batch sent twice at once may miss it; its key in `applied_batches` then stops it.
+pub(super) async fn lock(
+    tx: &DatabaseTransaction,
+    session: SessionId,
+    batch: Option<BatchId>,
+) -> Result<Locked> {
+    let mut sql = Sql::of(
         tx.get_database_backend(),
         "UPDATE workspace_state SET rev = rev + 1, updated_at = $2 WHERE session_uuid = $1
          RETURNING rev, epoch, session_id, owner_id, bytes, items",
         [session.0.into(), now_ms().into()],
     );
+    if let Some(batch) = batch {
+        for column in ["rev", "results"] {
+            sql.push(&format!(", (SELECT b.{column} FROM applied_batches b WHERE b.session_uuid = $1"));
+            sql.push(" AND b.batch_id = ").bind(batch.0).push(&format!(") AS answered_{column}"));
+        }
+    }
     let row = sql.one(tx).await?.ok_or(Error::NoWorkspace(session))?;
     let number = |column: &str| row.try_get::<i64>("", column);
+    let mut answered = None;
+    if batch.is_some() && row.try_get::<Option<i64>>("", "answered_rev")?.is_some() {
+        answered = Some((read_rev(&row, "answered_rev")?, row.try_get("", "answered_results")?));
+    }
     Ok(Locked {
         session,
         session_id: number("session_id")?,
@@ -58,6 +77,7 @@ pub(super) async fn lock(tx: &DatabaseTransaction, session: SessionId) -> Result
         rev: read_rev(&row, "rev")?,
         epoch: LinkEpoch(number("epoch")?.max(0) as u64),
         totals: Totals { items: number("items")?.max(0) as u64, bytes: number("bytes")?.max(0) as u64 },
+        answered,
     })
 }
 

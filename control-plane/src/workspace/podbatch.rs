@@ -4,13 +4,12 @@ use super::blobs::{self, Blob};
 use super::commit::{Locked, Needs, load, write};
 use super::draft::Draft;
 use super::pod::{Resolver, texts_needed};
-use super::sql::{Sql, read_rev};
 use super::store::{Attempt, Done};
 use super::types::{Author, PodBatch, PodOp};
 use super::{Error, Result, Store};
 use bytes::Bytes;
-use sea_orm::{ConnectionTrait, DatabaseTransaction};
-use shared::id::{BatchId, Revision, SessionId};
+use sea_orm::DatabaseTransaction;
+use shared::id::SessionId;
 use shared::link::sync::{Committed, OpResult};
 use shared::tree::{Entry, Hash, Kind};
 use std::collections::{HashMap, HashSet};
@@ -40,7 +39,7 @@ impl Store {
 
         let author = Author::pod();
         let done = self
-            .committed(session, author.clone(), move |tx, locked| {
+            .committed(session, Some(id), author.clone(), move |tx, locked| {
                 let (ops, brought, inline, bytes_of) =
                     (ops.clone(), brought.clone(), inline.clone(), bytes_of.clone());
                 let author = author.clone();
@@ -48,8 +47,8 @@ impl Store {
                     if locked.epoch != epoch {
                         return Err(Error::Superseded { was: epoch, now: locked.epoch });
                     }
-                    if let Some(answer) = answer_to(tx, session, id).await? {
-                        return Ok(unchanged(answer));
+                    if let Some((rev, results)) = &locked.answered {
+                        return Ok(unchanged(Committed { batch: id, rev: *rev, results: decode(results)? }));
                     }
                     let sizes = sizes_of(tx, locked, &ops, &brought).await?;
                     let mut draft = Draft::new(locked.totals);
@@ -85,25 +84,6 @@ impl Store {
 fn unchanged(answer: Committed) -> Attempt<Committed> {
     let differences = Default::default();
     Attempt { done: Done { rev: answer.rev, differences, answer }, more: false, commit: false }
-}
-
-/// The answer that the batch got before, if it did.
-async fn answer_to(
-    tx: &DatabaseTransaction,
-    session: SessionId,
-    batch: BatchId,
-) -> Result<Option<Committed>> {
-    let row = Sql::of(
-        tx.get_database_backend(),
-        "SELECT rev, results FROM applied_batches WHERE session_uuid = $1 AND batch_id = $2",
-        [session.0.into(), batch.0.into()],
-    )
-    .one(tx)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let rev: Revision = read_rev(&row, "rev")?;
-    let results = decode(&row.try_get::<Vec<u8>>("", "results")?)?;
-    Ok(Some(Committed { batch, rev, results }))
 }
 
 /// Loads all that the operations touch; where an item is elsewhere by now, that place as well.

@@ -10,7 +10,7 @@ use super::{Database, Error, Result};
 use crate::entities::now_ms;
 use bytes::Bytes;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, SqlErr};
-use shared::id::{InstanceId, LinkEpoch, Revision, SessionId, VolumeId};
+use shared::id::{BatchId, InstanceId, LinkEpoch, Revision, SessionId, VolumeId};
 use shared::limits::SyncLimits;
 use shared::path::WorkspacePath;
 use shared::tree::{Item, Kind};
@@ -176,7 +176,7 @@ impl Store {
         author: Author,
     ) -> Result<Done<Option<Item>>> {
         let limits = self.limits;
-        self.committed(session, author.clone(), move |tx, locked| {
+        self.committed(session, None, author.clone(), move |tx, locked| {
             let (op, author) = (op.clone(), author.clone());
             Box::pin(async move {
                 let mut draft = Draft::new(locked.totals);
@@ -227,7 +227,7 @@ impl Store {
         let inline = self.store_large(session, contents).await?;
         let (limits, inline, needs, change) =
             (self.limits, Arc::new(inline), Arc::new(needs), Arc::new(change));
-        self.committed(session, author.clone(), move |tx, locked| {
+        self.committed(session, None, author.clone(), move |tx, locked| {
             let (inline, needs, change, author) =
                 (inline.clone(), needs.clone(), change.clone(), author.clone());
             Box::pin(async move {
@@ -247,18 +247,19 @@ impl Store {
         .await
     }
 
-    /// Locks the workspace, lets `attempt` change it, commits, and tells. Runs to its end even if the caller goes
+    /// Locks the workspace (and looks up the answer to `batch`), lets `attempt` change it, commits, and tells. Runs to its end even if the caller goes
     /// away meanwhile: a commit that nobody is told of would leave pod and page behind.
     pub(super) async fn committed<T: Send + 'static>(
         &self,
         session: SessionId,
+        batch: Option<BatchId>,
         author: Author,
         attempt: impl for<'a> Fn(&'a DatabaseTransaction, &'a Locked) -> Trying<'a, T> + Send + Sync + 'static,
     ) -> Result<Done<T>> {
         let store = self.clone();
         let run = async move {
             for tried in 1.. {
-                match store.try_once(session, &attempt).await {
+                match store.try_once(session, batch, &attempt).await {
                     Err(Error::Database(error)) if tried < ATTEMPTS && met_another(&error) => {}
                     Err(error) => return Err(error),
                     Ok(attempt) => {
@@ -277,11 +278,12 @@ impl Store {
     async fn try_once<T>(
         &self,
         session: SessionId,
+        batch: Option<BatchId>,
         attempt: &(impl for<'a> Fn(&'a DatabaseTransaction, &'a Locked) -> Trying<'a, T> + Send + Sync),
     ) -> Result<Attempt<T>> {
         let tx = self.database.begin().await?;
         let outcome = async {
-            let locked = lock(&tx, session).await?;
+            let locked = lock(&tx, session, batch).await?;
             attempt(&tx, &locked).await
         }
         .await;

@@ -57,8 +57,18 @@ on_each_database!(a_folder_moves_with_all_it_holds_and_items_keep_their_ids, |it
     assert_eq!(
         it.paths().await,
         [
-            "dir-x/", "dir-x/y", "dir.txt", "dir0", "dirä/", "dirä/z", "new/", "new/place/", "new/place/a",
-            "new/place/sub/", "new/place/sub/b", "new/place/sub/c"
+            "dir-x/",
+            "dir-x/y",
+            "dir.txt",
+            "dir0",
+            "dirä/",
+            "dirä/z",
+            "new/",
+            "new/place/",
+            "new/place/a",
+            "new/place/sub/",
+            "new/place/sub/b",
+            "new/place/sub/c"
         ]
     );
     assert_eq!(it.read("new/place/sub/b").await.unwrap(), "dir/sub/b");
@@ -108,8 +118,12 @@ on_each_database!(moves_that_cannot_be_are_refused_by_name, |it| {
     assert_eq!(code(it.batch(vec![rename("dir", &format!("{deep}/x"))]).await), "path_too_deep");
     let long = vec!["n".repeat(254); 16].join("/");
     it.batch(vec![mkdir(&long)]).await.unwrap();
-    assert_eq!(code(it.batch(vec![rename("dir", &format!("{long}/{}", "m".repeat(15)))]).await), "path_too_long");
-    let over = Op::Move { from: path("file"), to: path("dir/a"), overwrite: true, precondition: Precondition::Any };
+    assert_eq!(
+        code(it.batch(vec![rename("dir", &format!("{long}/{}", "m".repeat(15)))]).await),
+        "path_too_long"
+    );
+    let over =
+        Op::Move { from: path("file"), to: path("dir/a"), overwrite: true, precondition: Precondition::Any };
     it.batch(vec![over]).await.unwrap();
     assert_eq!(it.read("dir/a").await.unwrap(), "2");
     let stale = Op::Delete { path: path("dir/a"), precondition: Precondition::Rev(Revision(1)) };

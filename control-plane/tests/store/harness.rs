@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use control_plane::entities::now_ms;
-use control_plane::workspace::{Author, Database, Error, Op, Precondition, Result, Saved, Snapshot, Store, create};
+use control_plane::workspace::{
+    Author, Database, Error, Op, Precondition, Result, Saved, Snapshot, Store, create,
+};
 use futures::FutureExt;
 use sea_orm::ConnectionTrait;
 use shared::id::SessionId;

@@ -190,7 +190,8 @@ impl World {
                 let (id, base_rev) = (BatchId::random(), Revision::ZERO);
                 let batch = PodBatch { id, epoch: self.epoch, base_rev, ops, contents };
                 let done = self.it.store.commit_pod_batch(self.it.session, batch.clone()).await.unwrap();
-                let refused = done.results.iter().any(|r| matches!(r, shared::link::sync::OpResult::Refused(_)));
+                let refused =
+                    done.results.iter().any(|r| matches!(r, shared::link::sync::OpResult::Refused(_)));
                 prop_assert!(!refused, "{:?}", done.results);
                 let again = self.it.store.commit_pod_batch(self.it.session, batch).await.unwrap();
                 prop_assert_eq!(&again.results.len(), &done.results.len());
@@ -199,7 +200,8 @@ impl World {
             Step::Sync => self.sync().await,
             Step::Restore(back, at) => {
                 let to = before.rev.0.saturating_sub(u64::from(*back));
-                let restored = self.it.store.restore(self.it.session, at.as_ref(), Revision(to), &author()).await;
+                let restored =
+                    self.it.store.restore(self.it.session, at.as_ref(), Revision(to), &author()).await;
                 if let (None, Some(then)) = (at, self.seen.get(&to)) {
                     restored.unwrap();
                     prop_assert_eq!(&entries(&self.it.snapshot().await), then, "restored to {}", to);
@@ -294,7 +296,7 @@ async fn run(it: &Fixture, steps: Vec<Step>) -> Result<(), TestCaseError> {
 }
 
 on_each_database!(random_operations_match_the_model_and_lose_no_byte, |it| {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(150);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 300, ..Config::default() };
     let runtime = tokio::runtime::Handle::current();
     tokio::task::block_in_place(|| {

@@ -231,7 +231,8 @@ on_each_database!(changed_here_and_deleted_there_it_comes_back, |it| {
 on_each_database!(a_folder_deleted_there_with_something_new_in_it_here_stays_with_that, |it| {
     it.save("dir/old", "x").await;
     it.save("dir/new", "y").await;
-    let done = Pod::linked(&it).await.delete("dir", Entry::dir(0o755)).delete("dir/old", file("x")).send().await;
+    let done =
+        Pod::linked(&it).await.delete("dir", Entry::dir(0o755)).delete("dir/old", file("x")).send().await;
     assert_eq!(done.results[0], superseded(false, Some(Entry::dir(0o755))));
     assert!(is_applied(&done.results[1]));
     assert_eq!(it.paths().await, ["dir/", "dir/new"]);

@@ -28,14 +28,20 @@ async fn age(it: &Fixture, ms: i64) {
     }
 }
 
+/// Puts all versions into this hour, so that the clock's next one does not part them; answers its start.
+async fn one_hour(it: &Fixture) -> i64 {
+    let hour = now_ms() / HOUR * HOUR;
+    let db = it.store.database().writer();
+    db.execute_unprepared(&format!("UPDATE item_versions SET at = {hour}")).await.unwrap();
+    hour
+}
+
 on_each_database!(a_day_of_history_is_whole_and_older_history_thins_out, |it| {
     // Ten saves in one hour, so that the clock's hour does not cut them.
     for i in 0..10 {
         it.save("a", &format!("{i}")).await;
     }
-    let db = it.store.database().writer();
-    let hour = now_ms() / HOUR * HOUR;
-    db.execute_unprepared(&format!("UPDATE item_versions SET at = {hour}")).await.unwrap();
+    let hour = one_hour(&it).await;
     it.store.sweep(hour + DAY).await.unwrap();
     assert_eq!(versions(&it).await, 10, "all of a day");
     it.store.sweep(hour + DAY + 1).await.unwrap();
@@ -51,11 +57,11 @@ on_each_database!(contents_nobody_refers_to_go_after_a_day_and_no_earlier, |it| 
     it.save("gone", "deleted").await;
     it.batch(vec![delete("gone")]).await.unwrap();
     it.store.put_content(it.session, &path("x"), "orphan".into()).await.unwrap();
-    let now = now_ms();
+    let now = one_hour(&it).await;
     assert_eq!(it.store.sweep(now + DAY - HOUR).await.unwrap().blobs, 0);
-    assert_eq!(it.store.sweep(now + DAY + HOUR).await.unwrap().blobs, 1, "the orphan");
-    let later = it.store.sweep(now + 40 * DAY).await.unwrap();
-    assert_eq!(later.blobs, 2, "{later:?}");
+    // The orphan, and what was superseded within the hour.
+    assert_eq!(it.store.sweep(now + DAY + 2 * HOUR).await.unwrap().blobs, 2);
+    assert_eq!(it.store.sweep(now + 40 * DAY).await.unwrap().blobs, 1, "what was deleted");
     assert_eq!(it.read("a").await.unwrap(), "live");
     assert_eq!(blobs(&it).await, 1);
 });

@@ -87,7 +87,8 @@ on_each_database!(concurrent_saves_lose_nothing_and_every_revision_is_one_of_the
             revs
         })
     });
-    let revs: Vec<_> = futures::future::join_all(writers).await.into_iter().flat_map(Result::unwrap).collect();
+    let revs: Vec<_> =
+        futures::future::join_all(writers).await.into_iter().flat_map(Result::unwrap).collect();
     let distinct: BTreeSet<_> = revs.iter().map(|rev| rev.0).collect();
     assert_eq!(distinct, (1..=8 * 24).collect());
     assert_eq!(it.rev().await, 8 * 24);
@@ -195,7 +196,10 @@ on_each_database!(what_changed_since_a_revision_is_told_once_a_path_with_what_is
 
 on_each_database!(one_tenant_cannot_read_what_is_only_anothers, |it| {
     use control_plane::entities::user;
-    use sea_orm::{ActiveValue::{NotSet, Set}, EntityTrait};
+    use sea_orm::{
+        ActiveValue::{NotSet, Set},
+        EntityTrait,
+    };
     it.save("secret", "only mine").await;
     let sibling = it.sibling().await;
     let hash = Hash::of(b"only mine");
@@ -215,7 +219,8 @@ on_each_database!(one_tenant_cannot_read_what_is_only_anothers, |it| {
     let other = user::Entity::insert(other).exec(db.writer()).await.unwrap().last_insert_id;
     let foreign = it.sibling().await;
     use control_plane::entities::workspace_state::{ActiveModel, Entity};
-    let row = ActiveModel { session_uuid: Set(foreign.session.0), owner_id: Set(other), ..Default::default() };
+    let row =
+        ActiveModel { session_uuid: Set(foreign.session.0), owner_id: Set(other), ..Default::default() };
     Entity::update(row).exec(db.writer()).await.unwrap();
     assert_eq!(foreign.store.blob(foreign.session, hash).await.unwrap(), None);
     assert_eq!(foreign.store.known_blobs(foreign.session, &[hash]).await.unwrap(), []);
