@@ -74,7 +74,11 @@ impl Server {
             if session.state == state {
                 return session;
             }
-            assert!(Instant::now() < deadline, "still {session:?}, log: {:?}", self.runtime.log_tail(id).await);
+            assert!(
+                Instant::now() < deadline,
+                "still {session:?}, log: {:?}",
+                self.runtime.log_tail(id).await
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -128,12 +132,14 @@ async fn a_session_starts_works_stops_starts_again_and_leaves_nothing() {
     assert_eq!(server.run(session.id, "pwd").await.trim(), folder.join("app").display().to_string());
     let link = server.link(session.id).await;
     let size = Size { cols: 80, rows: 24 };
-    let terminal = terminals::create(&link, Create { size, command: Vec::new(), cwd: String::new() }).await.unwrap();
+    let terminal =
+        terminals::create(&link, Create { size, command: Vec::new(), cwd: String::new() }).await.unwrap();
     assert_eq!(terminals::list(&link).await.unwrap().len(), 1);
     terminals::close(&link, terminal.terminal).await.unwrap();
 
     // Something that tries to get away, too, ends with the session.
-    let escaped: u32 = server.run(session.id, "setsid sleep 1000 >/dev/null 2>&1 & echo $!").await.trim().parse().unwrap();
+    let escaped: u32 =
+        server.run(session.id, "setsid sleep 1000 >/dev/null 2>&1 & echo $!").await.trim().parse().unwrap();
     let agent = link.hello().pid;
     server.lifecycle.stop(session.id, None).await.unwrap();
     server.until(session.id, State::Stopped).await;

@@ -32,7 +32,8 @@ pub async fn run(link: &Link, command: Command, stdin: Bytes) -> Result<Running,
     let stream = link.open(Open::Exec(command)).await?;
     let (output, to_agent) = tokio::io::split(stream);
     let mut output = Frames::new(output);
-    let first = tokio::time::timeout(patience, output.expect::<Output>()).await.map_err(|_| AskError::Timeout)??;
+    let first =
+        tokio::time::timeout(patience, output.expect::<Output>()).await.map_err(|_| AskError::Timeout)??;
     match first {
         Output::Started { .. } => {}
         Output::Failed(failure) => return Err(AskError::Refused(failure)),

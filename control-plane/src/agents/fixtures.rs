@@ -7,8 +7,8 @@ use crate::workspace::{Database, Store};
 use shared::id::{InstanceId, SessionId, VolumeId};
 use shared::limits::SyncLimits;
 use shared::link::hello::{Accepted, FromControlPlane, Hello, Welcome};
-use shared::link::socket::BinaryMessages;
 use shared::link::mux::{LinkStream, Opener, Side, mux};
+use shared::link::socket::BinaryMessages;
 use shared::link::websocket::WebSocketBytes;
 use shared::link::{LINK_PATH, Open, SUBPROTOCOL, VERSION_MAX, VERSION_MIN, frame};
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ pub(crate) struct Harbour {
     pub(crate) agents: Agents,
     pub(crate) store: Store,
     pub(crate) address: SocketAddr,
-    pub(crate) folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     _serving: AbortOnDropHandle<()>,
 }
 
@@ -49,7 +49,7 @@ impl Harbour {
         let address = listener.local_addr().unwrap();
         let serving = agents.clone();
         let serving = AbortOnDropHandle::new(tokio::spawn(async move { serving.serve(listener).await }));
-        Self { agents, store, address, folder, _serving: serving }
+        Self { agents, store, address, _folder: folder, _serving: serving }
     }
 
     /// A session that wants to run, and the credential of its agent.
@@ -78,7 +78,7 @@ impl Harbour {
         let (socket, _) = tokio_tungstenite::client_async(request, tcp).await?;
         let socket = WebSocketBytes::new(BinaryMessages::client(socket.into_inner()).await);
         let (opener, streams, driver) = mux(socket, Side::Agent);
-        Ok(Dialled { opener, streams, driver: AbortOnDropHandle::new(tokio::spawn(driver)) })
+        Ok(Dialled { opener, streams, _driver: AbortOnDropHandle::new(tokio::spawn(driver)) })
     }
 
     /// An agent that is welcome.
@@ -98,7 +98,7 @@ impl Harbour {
 pub(crate) struct Dialled {
     pub(crate) opener: Opener,
     pub(crate) streams: mpsc::Receiver<LinkStream>,
-    pub(crate) driver: AbortOnDropHandle<std::io::Result<()>>,
+    _driver: AbortOnDropHandle<std::io::Result<()>>,
 }
 
 impl Dialled {

@@ -33,7 +33,11 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             self.buffer.reserve(READ_BYTES);
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 let proper = self.buffer.is_empty();
-                return if proper { Ok(None) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) };
+                return if proper {
+                    Ok(None)
+                } else {
+                    Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+                };
             }
         }
     }

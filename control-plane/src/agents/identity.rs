@@ -94,7 +94,8 @@ mod tests {
     #[test]
     fn what_is_no_credential_is_refused() {
         let session = SessionId::random();
-        for text in ["", "berth-agent-", "x", &format!("berth-agent-{session}.zz"), &format!("{session}.ab")] {
+        for text in ["", "berth-agent-", "x", &format!("berth-agent-{session}.zz"), &format!("{session}.ab")]
+        {
             assert!(Credential::parse(text).is_none(), "{text:?}");
         }
     }

@@ -22,7 +22,8 @@ async fn only_a_known_credential_and_the_right_subprotocol_are_let_in() {
     let harbour = Harbour::new().await;
     let (session, credential) = harbour.session("one").await;
     let strange = Credential::random(session).reveal();
-    let refused = async |bearer: &str, protocol: &str| status(harbour.dial(bearer, protocol).await.err().unwrap());
+    let refused =
+        async |bearer: &str, protocol: &str| status(harbour.dial(bearer, protocol).await.err().unwrap());
     assert_eq!(refused("nonsense", SUBPROTOCOL).await, 401);
     assert_eq!(refused(&strange, SUBPROTOCOL).await, 401);
     assert_eq!(refused(&credential.reveal(), "other.protocol").await, 400);
@@ -163,7 +164,9 @@ async fn terminals_are_opened_and_refusals_keep_their_code() {
         assert!(matches!(open, Open::Terminal(Call::Create(_))));
         frame::write(&mut stream, &Answer::Created(summary)).await.unwrap();
         let (mut stream, _) = agent.opened().await;
-        frame::write(&mut stream, &Answer::Failed(Failure::new("terminal_gone", "it is gone"))).await.unwrap();
+        frame::write(&mut stream, &Answer::Failed(Failure::new("terminal_gone", "it is gone")))
+            .await
+            .unwrap();
         agent
     });
     let create = Create { size, command: Vec::new(), cwd: String::new() };

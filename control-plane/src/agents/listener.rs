@@ -108,14 +108,16 @@ impl Agents {
             return refuse(StatusCode::NOT_FOUND, "Only agents' links are served here.\n");
         }
         let mut offered = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL).iter();
-        let offers = |v: &HeaderValue| v.to_str().is_ok_and(|v| v.split(',').any(|p| p.trim() == SUBPROTOCOL));
+        let offers =
+            |v: &HeaderValue| v.to_str().is_ok_and(|v| v.split(',').any(|p| p.trim() == SUBPROTOCOL));
         if !offered.any(offers) {
             return refuse(StatusCode::BAD_REQUEST, "The subprotocol berth.link.v1 is needed.\n");
         }
         let Ok(mut answer) = create_response_with_body(request, || Full::new(&b""[..])) else {
             return refuse(StatusCode::BAD_REQUEST, "A WebSocket upgrade is needed.\n");
         };
-        let bearer = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "));
+        let bearer =
+            request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "));
         let Some(bearer) = bearer else {
             return refuse(StatusCode::UNAUTHORIZED, "A bearer credential is needed.\n");
         };

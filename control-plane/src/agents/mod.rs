@@ -87,5 +87,6 @@ impl From<shared::link::frame::FrameError> for AskError {
 
 /// Whether a text from a pod has the form of a code: it may then stand in an answer as one.
 fn is_code(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }

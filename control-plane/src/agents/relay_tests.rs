@@ -71,7 +71,10 @@ impl Browser {
         let count = Arc::clone(&typed);
         let view = View { session, terminal, writable: true };
         let serving = tokio::spawn(async move {
-            serve(&agents, view, socket, move || drop(count.fetch_add(1, Ordering::SeqCst))).await;
+            let typed = move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            };
+            serve(&agents, view, socket, typed).await;
         });
         Self { to, from, typed, serving: AbortOnDropHandle::new(serving) }
     }

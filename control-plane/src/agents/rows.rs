@@ -6,7 +6,10 @@ use crate::entities::{agent_credential, agent_link, now_ms, session};
 use crate::workspace::Database;
 use async_trait::async_trait;
 use sea_orm::sea_query::Expr;
-use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QuerySelect};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter,
+    QuerySelect,
+};
 use shared::id::{LinkEpoch, SessionId};
 
 /// Knows local agents by the random credential that their session was given.
@@ -65,7 +68,10 @@ pub(crate) async fn revoke_credentials(
 }
 
 /// Takes back one credential.
-pub(crate) async fn revoke_credential(database: &DatabaseConnection, credential: &Credential) -> Result<(), DbErr> {
+pub(crate) async fn revoke_credential(
+    database: &DatabaseConnection,
+    credential: &Credential,
+) -> Result<(), DbErr> {
     agent_credential::Entity::delete_by_id(credential.hash()).exec(database).await?;
     Ok(())
 }
@@ -84,12 +90,20 @@ pub(super) async fn session_lives(database: &DatabaseConnection, session: Sessio
 }
 
 /// Says that the link is still up. Touches nothing if a newer one has its place.
-pub(super) async fn renew(database: &DatabaseConnection, session: SessionId, epoch: LinkEpoch) -> Result<(), DbErr> {
+pub(super) async fn renew(
+    database: &DatabaseConnection,
+    session: SessionId,
+    epoch: LinkEpoch,
+) -> Result<(), DbErr> {
     set_expiry(database, session, epoch, now_ms() + ROW_LIFETIME.as_millis() as i64).await
 }
 
 /// Says that the link is over. The row stays: its epoch must go on rising.
-pub(super) async fn expire(database: &DatabaseConnection, session: SessionId, epoch: LinkEpoch) -> Result<(), DbErr> {
+pub(super) async fn expire(
+    database: &DatabaseConnection,
+    session: SessionId,
+    epoch: LinkEpoch,
+) -> Result<(), DbErr> {
     set_expiry(database, session, epoch, now_ms()).await
 }
 

@@ -9,8 +9,8 @@ use shared::id::SessionId;
 use shared::limits::{PING_EVERY, PING_TIMEOUT};
 use shared::link::frame::{self, FrameError};
 use shared::link::hello::{Accepted, FromAgent, FromControlPlane, Hello, Vitals, Welcome};
-use shared::link::socket::BinaryMessages;
 use shared::link::mux::{LinkStream, Side, mux};
+use shared::link::socket::BinaryMessages;
 use shared::link::websocket::WebSocketBytes;
 use shared::link::{Failure, Open, VERSION_MAX, VERSION_MIN, negotiate};
 use std::time::Duration;
@@ -81,7 +81,8 @@ where
         over: over.clone(),
     });
     let epoch = accepted.epoch;
-    if frame::write(&mut control, &Welcome::Accepted(accepted)).await.is_err() || !agents.enter(link.clone()) {
+    if frame::write(&mut control, &Welcome::Accepted(accepted)).await.is_err() || !agents.enter(link.clone())
+    {
         return;
     }
     tracing::info!(%session, %epoch, instance = %link.hello().instance, "agent linked");
@@ -107,7 +108,11 @@ where
     let _ = tokio::time::timeout(ADMIT_TIMEOUT, expiring).await;
 }
 
-async fn admit(agents: &Agents, session: SessionId, hello: Hello) -> Result<(Accepted, Hello), (Failure, bool)> {
+async fn admit(
+    agents: &Agents,
+    session: SessionId,
+    hello: Hello,
+) -> Result<(Accepted, Hello), (Failure, bool)> {
     let Some(version) = negotiate(hello.version_min, hello.version_max) else {
         let message = format!(
             "this server speaks link versions {VERSION_MIN} to {VERSION_MAX}, the agent {} to {}",
@@ -147,7 +152,8 @@ async fn accept_streams(mut streams: mpsc::Receiver<LinkStream>, context: sync::
                     before.abort();
                     let _ = before.await;
                 }
-                serving = Some(AbortOnDropHandle::new(tokio::spawn(sync::serve(context.clone(), stream, hello))));
+                serving =
+                    Some(AbortOnDropHandle::new(tokio::spawn(sync::serve(context.clone(), stream, hello))));
             }
             // Only file sync is an agent's to open; dropping the stream resets it.
             _ => tracing::debug!("an agent opened a stream that is not its to open"),
@@ -221,7 +227,8 @@ impl Control<'_> {
             FromAgent::Event { kind, message } => {
                 *events += 1;
                 if *events <= EVENTS_PER_BEAT && super::is_code(&kind) {
-                    let message = message.chars().filter(|c| !c.is_control()).take(EVENT_CHARACTERS).collect();
+                    let message =
+                        message.chars().filter(|c| !c.is_control()).take(EVENT_CHARACTERS).collect();
                     self.agents.publish(AgentEvent::Notice { session, kind, message });
                 }
             }

@@ -144,7 +144,12 @@ where
     let (from_agent, mut to_agent) = tokio::io::split(stream);
     let heard = Heard::now();
     let (replies, to_reply) = mpsc::channel(REPLIES_WAITING);
-    let down = Down { frames: Frames::new(from_agent), outgoing: Outgoing::new(attachment.binary), sink, heard: &heard };
+    let down = Down {
+        frames: Frames::new(from_agent),
+        outgoing: Outgoing::new(attachment.binary),
+        sink,
+        heard: &heard,
+    };
     let end = tokio::select! {
         close = down.run(to_reply) => Err(close),
         left = up(source, &mut to_agent, replies, &heard, typed) => Ok(left),

@@ -211,7 +211,10 @@ impl Attachment {
     /// Reads the frame that must come first.
     pub fn parse(frame: &Frame) -> Result<Self, BadFrame> {
         let Frame::Text(json) = frame else {
-            return Err(bad("attach_expected", "the first frame must be a text frame with \"type\":\"attach\""));
+            return Err(bad(
+                "attach_expected",
+                "the first frame must be a text frame with \"type\":\"attach\"",
+            ));
         };
         let FromClient::Attach { viewer, cols, rows, epoch, from, caps } = read_json(json)? else {
             return Err(bad("attach_expected", "the first frame must have \"type\":\"attach\""));
@@ -220,10 +223,11 @@ impl Attachment {
         let epoch = match epoch {
             None => None,
             Some(Number::Number(n)) => Some(n),
-            Some(Number::Text(t)) => Some(t.parse().map_err(|_| bad("bad_message", "\"epoch\" must be a number"))?),
+            Some(Number::Text(t)) => {
+                Some(t.parse().map_err(|_| bad("bad_message", "\"epoch\" must be a number"))?)
+            }
         };
-        let resume =
-            epoch.zip(from).map(|(epoch, from)| Resume { epoch: Epoch(epoch), from: Offset(from) });
+        let resume = epoch.zip(from).map(|(epoch, from)| Resume { epoch: Epoch(epoch), from: Offset(from) });
         let offers = |cap: &str| caps.iter().any(|c| c == cap);
         Ok(Self { viewer, size: size(cols, rows)?, resume, binary: offers("bin"), acks: offers("ack") })
     }
@@ -251,7 +255,8 @@ fn size(cols: u16, rows: u16) -> Result<Size, BadFrame> {
 }
 
 fn read_json(json: &str) -> Result<FromClient, BadFrame> {
-    serde_json::from_str(json).map_err(|e| bad("bad_message", format!("this is no frame of the protocol: {e}")))
+    serde_json::from_str(json)
+        .map_err(|e| bad("bad_message", format!("this is no frame of the protocol: {e}")))
 }
 
 /// What a client's frame asks for.
@@ -318,7 +323,10 @@ fn read_binary(bytes: Bytes) -> Result<Asked, BadFrame> {
 
 fn input(seq: u64, after_rev: u64, bytes: Bytes) -> Result<Asked, BadFrame> {
     if bytes.len() > INPUT_BYTES {
-        return Err(bad("input_too_large", format!("one frame may carry at most {INPUT_BYTES} bytes of input")));
+        return Err(bad(
+            "input_too_large",
+            format!("one frame may carry at most {INPUT_BYTES} bytes of input"),
+        ));
     }
     if seq.checked_add(bytes.len() as u64).is_none() {
         return Err(bad("bad_message", "\"seq\" is too large"));

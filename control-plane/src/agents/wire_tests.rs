@@ -99,7 +99,8 @@ fn a_client_with_bin_gets_a_small_fixed_head_and_the_bytes() {
 fn the_pieces_of_a_snapshot_become_one_frame() {
     let mut outgoing = Outgoing::new(true);
     let size = Size { cols: 80, rows: 24 };
-    let piece = |data: &'static str, more| ToViewer::Snapshot { offset: Offset(7), size, data: data.into(), more };
+    let piece =
+        |data: &'static str, more| ToViewer::Snapshot { offset: Offset(7), size, data: data.into(), more };
     assert_eq!(outgoing.tell(piece("scre", true)), Told::default());
     let told = outgoing.tell(piece("en", false));
     let expected = json!({"type": "snapshot", "offset": 7, "cols": 80, "rows": 24, "data": "screen"});
@@ -184,7 +185,8 @@ fn input_is_read_from_text_base64_and_binary_alike() {
 #[test]
 fn a_long_paste_is_cut_into_numbered_pieces() {
     let paste = "p".repeat(TERMINAL_CHUNK_BYTES + 5);
-    let Asked::Agent(pieces) = read(frame(json!({"type": "input", "seq": 10, "data": paste}))).unwrap() else {
+    let Asked::Agent(pieces) = read(frame(json!({"type": "input", "seq": 10, "data": paste}))).unwrap()
+    else {
         panic!()
     };
     let seqs: Vec<_> = pieces

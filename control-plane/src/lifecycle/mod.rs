@@ -63,7 +63,9 @@ pub enum Error {
     #[error("a session named {0:?} exists already")]
     NameTaken(String),
     /// Not a name.
-    #[error("a session's name has 1 to {NAME_CHARACTERS} characters, none of them a control character, and no space at its ends")]
+    #[error(
+        "a session's name has 1 to {NAME_CHARACTERS} characters, none of them a control character, and no space at its ends"
+    )]
     BadName,
     /// The session's workspace could not be made.
     #[error(transparent)]
@@ -134,7 +136,13 @@ impl Lifecycle {
 
     /// Makes a session with an empty workspace, and starts it if told so. `owner` is the key of a user's row;
     /// `actor` is who did it, for the timeline.
-    pub async fn create(&self, owner: i64, name: &str, start: bool, actor: Option<String>) -> Result<Session> {
+    pub async fn create(
+        &self,
+        owner: i64,
+        name: &str,
+        start: bool,
+        actor: Option<String>,
+    ) -> Result<Session> {
         check_name(name)?;
         let want = if start { Want::Running } else { Want::Stopped };
         let record = records::create(self.database(), SessionId::random(), owner, name, want, actor).await?;
@@ -231,13 +239,18 @@ impl Lifecycle {
 
 fn check_name(name: &str) -> Result<()> {
     let fits = (1..=NAME_CHARACTERS).contains(&name.chars().count());
-    if fits && name.trim() == name && !name.chars().any(char::is_control) { Ok(()) } else { Err(Error::BadName) }
+    if fits && name.trim() == name && !name.chars().any(char::is_control) {
+        Ok(())
+    } else {
+        Err(Error::BadName)
+    }
 }
 
 /// A session's rows, for tests that need no lifecycle.
 #[cfg(test)]
 pub(crate) async fn test_session(database: &workspace::Database, owner: i64, name: &str) -> SessionId {
-    let record = records::create(database, SessionId::random(), owner, name, Want::Running, None).await.unwrap();
+    let record =
+        records::create(database, SessionId::random(), owner, name, Want::Running, None).await.unwrap();
     record.session.id
 }
 

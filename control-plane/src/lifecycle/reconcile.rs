@@ -342,7 +342,8 @@ impl Lifecycle {
             Action::Stop => return self.stop_agent(&record, attempt).await,
             Action::MarkStopped => {
                 let reason = attempt.why.clone();
-                let message = reason.clone().unwrap_or_else(|| "It stopped; its files are in the database.".to_owned());
+                let message =
+                    reason.clone().unwrap_or_else(|| "It stopped; its files are in the database.".to_owned());
                 if records::set_state(self.database(), &record, State::Stopped, reason.as_deref()).await? {
                     self.line(id, "stopped", Some(State::Stopped), None, message, attempt).await?;
                     self.publish(id, Some(State::Stopped), reason);
@@ -402,7 +403,12 @@ impl Lifecycle {
         Ok(Next::Again)
     }
 
-    async fn launch_failed(&self, record: &Record, attempt: &mut Attempt, why: RuntimeError) -> Result<Next, Error> {
+    async fn launch_failed(
+        &self,
+        record: &Record,
+        attempt: &mut Attempt,
+        why: RuntimeError,
+    ) -> Result<Next, Error> {
         if let RuntimeError::Permanent(why) = &why {
             attempt.hopeless = Some(why.clone());
         }
@@ -416,7 +422,8 @@ impl Lifecycle {
             return Ok(());
         }
         self.publish(id, Some(State::Running), None);
-        self.line(id, "running", Some(State::Running), Some("connected"), "It runs.".to_owned(), attempt).await?;
+        self.line(id, "running", Some(State::Running), Some("connected"), "It runs.".to_owned(), attempt)
+            .await?;
         let Some(link) = self.0.agents.get(id) else { return Ok(()) };
         let rev = self.0.store.rev(id).await?;
         // Beside the steps: files that take long to arrive must not hold up a stop.
@@ -430,7 +437,8 @@ impl Lifecycle {
             if shown {
                 let elapsed_ms = i64::try_from(began.elapsed().as_millis()).ok();
                 let message = "The files are in its folder; it is ready.".to_owned();
-                let line = Line { kind: "step", step: Some("files_synced"), message, elapsed_ms, ..Line::default() };
+                let line =
+                    Line { kind: "step", step: Some("files_synced"), message, elapsed_ms, ..Line::default() };
                 if let Err(why) = records::add_line(lifecycle.database(), id, line).await {
                     tracing::debug!(session = %id, %why, "a line of the timeline was lost");
                 }
@@ -501,7 +509,13 @@ impl Lifecycle {
         Ok(())
     }
 
-    async fn step_line(&self, id: SessionId, step: &str, message: &str, attempt: &Attempt) -> Result<(), Error> {
+    async fn step_line(
+        &self,
+        id: SessionId,
+        step: &str,
+        message: &str,
+        attempt: &Attempt,
+    ) -> Result<(), Error> {
         self.line(id, "step", None, Some(step), message.to_owned(), attempt).await
     }
 

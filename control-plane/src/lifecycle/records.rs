@@ -111,7 +111,8 @@ pub(super) async fn create(
         Err(why) => return Err(why.into()),
     };
     workspace::create(&transaction, id, row.id, owner).await?;
-    let line = Line { kind: "created", message: "The session was created.".to_owned(), actor, ..Line::default() };
+    let line =
+        Line { kind: "created", message: "The session was created.".to_owned(), actor, ..Line::default() };
     insert_line(&transaction, id, line).await?;
     transaction.commit().await?;
     record(row)
@@ -166,7 +167,13 @@ pub(super) async fn is_unknown(database: &Database, id: SessionId) -> Result<boo
 
 /// Says what is wanted of a session and what it therefore does now; a wish to run begins a new generation.
 /// Answers false if the same was wanted already and `again` doesn't ask for a new beginning.
-pub(super) async fn want(database: &Database, id: SessionId, want: Want, state: State, again: bool) -> Result<bool> {
+pub(super) async fn want(
+    database: &Database,
+    id: SessionId,
+    want: Want,
+    state: State,
+    again: bool,
+) -> Result<bool> {
     let now = now_ms();
     let mut update = session::Entity::update_many()
         .col_expr(session::Column::DesiredState, Expr::value(want.as_str()))

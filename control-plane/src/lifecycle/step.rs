@@ -168,13 +168,48 @@ mod tests {
         let second = Duration::from_secs(1);
         let table = [
             ("a wish to run launches", f(), Action::Launch),
-            ("a stopped one says first that it starts", Facts { state: State::Stopped, ..f() }, Action::MarkStarting),
-            ("a launched one is awaited", Facts { present: true, launched: true, waited: second, ..f() }, Action::Wait(START_TIMEOUT - second)),
-            ("not for ever", Facts { present: true, launched: true, waited: START_TIMEOUT, ..f() }, Action::GiveUpWaiting),
-            ("one that links runs", Facts { present: true, linked: true, launched: true, ..f() }, Action::MarkRunning),
-            ("and then rests", Facts { present: true, linked: true, state: State::Running, ..f() }, Action::Rest),
-            ("one whose link is cut is awaited for longer", Facts { present: true, launched: true, proven: true, waited: START_TIMEOUT, state: State::Running, ..f() }, Action::Wait(RETURN_TIMEOUT - START_TIMEOUT)),
-            ("so is one found running", Facts { present: true, state: State::Running, ..f() }, Action::Wait(RETURN_TIMEOUT)),
+            (
+                "a stopped one says first that it starts",
+                Facts { state: State::Stopped, ..f() },
+                Action::MarkStarting,
+            ),
+            (
+                "a launched one is awaited",
+                Facts { present: true, launched: true, waited: second, ..f() },
+                Action::Wait(START_TIMEOUT - second),
+            ),
+            (
+                "not for ever",
+                Facts { present: true, launched: true, waited: START_TIMEOUT, ..f() },
+                Action::GiveUpWaiting,
+            ),
+            (
+                "one that links runs",
+                Facts { present: true, linked: true, launched: true, ..f() },
+                Action::MarkRunning,
+            ),
+            (
+                "and then rests",
+                Facts { present: true, linked: true, state: State::Running, ..f() },
+                Action::Rest,
+            ),
+            (
+                "one whose link is cut is awaited for longer",
+                Facts {
+                    present: true,
+                    launched: true,
+                    proven: true,
+                    waited: START_TIMEOUT,
+                    state: State::Running,
+                    ..f()
+                },
+                Action::Wait(RETURN_TIMEOUT - START_TIMEOUT),
+            ),
+            (
+                "so is one found running",
+                Facts { present: true, state: State::Running, ..f() },
+                Action::Wait(RETURN_TIMEOUT),
+            ),
             ("one that dies at its start is noted", Facts { launched: true, ..f() }, Action::NoteDeath),
             ("one that dies running is noted", Facts { state: State::Running, ..f() }, Action::NoteDeath),
             ("then there is a pause", Facts { failures: 1, pause: second, ..f() }, Action::Wait(second)),
@@ -182,12 +217,32 @@ mod tests {
             ("but not without end", Facts { failures: ATTEMPTS, ..f() }, Action::MarkFailed),
             ("nor where it is of no use", Facts { hopeless: true, ..f() }, Action::MarkFailed),
             ("a failed one rests", Facts { hopeless: true, state: State::Failed, ..f() }, Action::Rest),
-            ("a failed one that links after all runs", Facts { hopeless: true, state: State::Failed, linked: true, ..f() }, Action::MarkRunning),
-            ("a stop ends it", Facts { want: Want::Stopped, present: true, linked: true, state: State::Stopping, ..f() }, Action::Stop),
-            ("also one that never linked", Facts { want: Want::Stopped, present: true, state: State::Stopping, ..f() }, Action::Stop),
-            ("then it is stopped", Facts { want: Want::Stopped, state: State::Stopping, ..f() }, Action::MarkStopped),
+            (
+                "a failed one that links after all runs",
+                Facts { hopeless: true, state: State::Failed, linked: true, ..f() },
+                Action::MarkRunning,
+            ),
+            (
+                "a stop ends it",
+                Facts { want: Want::Stopped, present: true, linked: true, state: State::Stopping, ..f() },
+                Action::Stop,
+            ),
+            (
+                "also one that never linked",
+                Facts { want: Want::Stopped, present: true, state: State::Stopping, ..f() },
+                Action::Stop,
+            ),
+            (
+                "then it is stopped",
+                Facts { want: Want::Stopped, state: State::Stopping, ..f() },
+                Action::MarkStopped,
+            ),
             ("and rests", Facts { want: Want::Stopped, state: State::Stopped, ..f() }, Action::Rest),
-            ("one that appears though stopped is ended", Facts { want: Want::Stopped, present: true, state: State::Stopped, ..f() }, Action::Stop),
+            (
+                "one that appears though stopped is ended",
+                Facts { want: Want::Stopped, present: true, state: State::Stopped, ..f() },
+                Action::Stop,
+            ),
             ("a deleted one is removed", Facts { want: Want::Deleted, present: true, ..f() }, Action::Remove),
             ("its folder too", Facts { want: Want::Deleted, ..f() }, Action::Remove),
             ("then its rows go", Facts { want: Want::Deleted, volume: false, ..f() }, Action::Erase),

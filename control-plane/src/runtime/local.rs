@@ -176,9 +176,9 @@ impl LocalRuntime {
         for (_, state) in process::agents() {
             use std::os::unix::ffi::OsStrExt;
             let volume = Path::new(std::ffi::OsStr::from_bytes(&state)).parent().map(Path::to_owned);
-            let id = volume.filter(|v| v.parent() == Some(&sessions)).and_then(|v| {
-                Uuid::try_parse(v.file_name()?.to_str()?).ok()
-            });
+            let id = volume
+                .filter(|v| v.parent() == Some(&sessions))
+                .and_then(|v| Uuid::try_parse(v.file_name()?.to_str()?).ok());
             if let Some(id) = id {
                 there.entry(SessionId(id)).or_default().running = true;
             }
@@ -201,7 +201,8 @@ impl Runtime for LocalRuntime {
     async fn ensure(&self, spec: &Spec) -> Result<Ensured, RuntimeError> {
         let session = spec.session;
         let (this, agent_of) = (self.clone(), self.clone());
-        let observed = blocking("it could not be looked at", move || agent_of.observe_blocking(session)).await?;
+        let observed =
+            blocking("it could not be looked at", move || agent_of.observe_blocking(session)).await?;
         if observed.running {
             return Ok(Ensured::Adopted);
         }

@@ -47,7 +47,7 @@ fn removing_follows_no_link_and_minds_no_missing_rights() {
     symlink(elsewhere.path(), app.join("out")).unwrap();
     fs::create_dir(app.join("closed")).unwrap();
     fs::write(app.join("closed/file"), "x").unwrap();
-    fs::set_permissions(app.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(app.join("closed"), fs::Permissions::from_mode(0o000)).unwrap();
     runtime.remove_blocking(session).unwrap();
     assert!(!runtime.volume(session).exists());
     assert!(elsewhere.path().join("precious").exists());

@@ -74,7 +74,10 @@ pub(super) fn agents() -> Vec<(Process, Vec<u8>)> {
 /// The agent that serves `state`, if it runs.
 pub(super) fn agent(state: &Path) -> Option<Process> {
     use std::os::unix::ffi::OsStrExt;
-    agents().into_iter().find(|(_, serves)| serves == state.as_os_str().as_bytes()).map(|(process, _)| process)
+    agents()
+        .into_iter()
+        .find(|(_, serves)| serves == state.as_os_str().as_bytes())
+        .map(|(process, _)| process)
 }
 
 fn carries(pid: i32, variable: &[u8]) -> bool {

@@ -52,7 +52,9 @@ pub(super) fn decode(begin: &Begin, data: &[u8], end: &End, limits: &SyncLimits)
 
 fn code(why: &BatchError) -> &'static str {
     match why {
-        BatchError::TooManyItems(..) | BatchError::TooLarge(_) | BatchError::FileTooLarge(..) => "batch_too_large",
+        BatchError::TooManyItems(..) | BatchError::TooLarge(_) | BatchError::FileTooLarge(..) => {
+            "batch_too_large"
+        }
         _ => "batch_malformed",
     }
 }

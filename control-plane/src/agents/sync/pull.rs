@@ -45,7 +45,9 @@ impl Incoming {
     /// Takes a part. An error is a peer that doesn't keep to the protocol; the stream ends.
     pub(super) fn take(&mut self, part: Batch, context: &Context) -> Result<Option<Arrived>, &'static str> {
         match part {
-            Batch::Whole { .. } | Batch::Begin(_) if self.begin.is_some() => Err("a batch began inside another"),
+            Batch::Whole { .. } | Batch::Begin(_) if self.begin.is_some() => {
+                Err("a batch began inside another")
+            }
             Batch::Whole { begin, data, .. } if data.len() > CHUNK_BYTES => {
                 Ok(Some(Arrived::Refused(begin.batch, too_large())))
             }
@@ -118,7 +120,9 @@ pub(super) async fn commit(
     let decoded = match decoding.await {
         Ok(Ok(decoded)) => decoded,
         Ok(Err(failure)) => return answer(refuse(failure, false)),
-        Err(_) => return answer(refuse(Failure::new("batch_malformed", "the batch could not be read"), false)),
+        Err(_) => {
+            return answer(refuse(Failure::new("batch_malformed", "the batch could not be read"), false));
+        }
     };
     let done: Vec<_> = decoded.ops.iter().map(super::push::Own::of).collect();
     let pod_batch =

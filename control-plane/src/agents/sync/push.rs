@@ -191,7 +191,8 @@ impl Push<'_> {
     pub(super) async fn push_needed(&mut self, hashes: Vec<Hash>) -> Result<(), PushError> {
         // Each once: a batch names no path twice.
         let hashes: HashSet<Hash> = hashes.into_iter().collect();
-        let mut changes: VecDeque<_> = hashes.iter().filter_map(|hash| self.lacking.get(hash).cloned()).collect();
+        let mut changes: VecDeque<_> =
+            hashes.iter().filter_map(|hash| self.lacking.get(hash).cloned()).collect();
         while !changes.is_empty() {
             let group = take_group(&mut changes);
             let last = changes.is_empty();
@@ -238,7 +239,8 @@ impl Push<'_> {
     }
 
     async fn contents(&self, group: &[Changed]) -> Result<HashMap<Hash, Bytes>, PushError> {
-        let wanted: HashSet<Hash> = group.iter().filter(|c| has_content(c)).map(|c| c.item.entry.hash).collect();
+        let wanted: HashSet<Hash> =
+            group.iter().filter(|c| has_content(c)).map(|c| c.item.entry.hash).collect();
         let wanted: Vec<Hash> = wanted.into_iter().collect();
         if wanted.is_empty() {
             return Ok(HashMap::new());

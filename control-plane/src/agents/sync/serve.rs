@@ -24,8 +24,8 @@ const SETTLES: usize = 64;
 const DATABASE_PAUSE: Duration = Duration::from_millis(250);
 /// The longest such pause.
 const DATABASE_PAUSE_MOST: Duration = Duration::from_secs(10);
-/// How often to look at the revision though nothing was said of a change: another replica may have made it.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often to look at the revision though nothing was said of a change: one query a session, so rarely.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Problems kept of one pod.
 const PROBLEMS: usize = 1_000;
 /// Bytes kept of each text of a problem.
@@ -296,7 +296,8 @@ async fn judge(context: &Context, hello: &Hello) -> Result<(Revision, bool), wor
         true
     } else if base == rev {
         let snapshot = store.snapshot(session).await?;
-        snapshot.rev == base && digest(snapshot.items.iter().map(|(path, item)| (path, &item.entry))) != hello.base_digest
+        snapshot.rev == base
+            && digest(snapshot.items.iter().map(|(path, item)| (path, &item.entry))) != hello.base_digest
     } else {
         store.changes_since(session, base, None, 1).await?.pruned
     };

@@ -30,7 +30,7 @@ fn put(at: &str, bytes: &[u8], pre: Option<&[u8]>) -> Op {
 
 /// An agent with its sync stream.
 struct Peer {
-    linked: Linked,
+    _linked: Linked,
     stream: LinkStream,
     rev: Revision,
     full: bool,
@@ -58,11 +58,10 @@ impl Got {
 
 impl Peer {
     async fn join(linked: Linked, base: Revision, tree: &Tree, volume: VolumeId) -> Self {
-        let hello =
-            Hello { epoch: linked.accepted.epoch, base_rev: base, base_digest: digest(tree), volume };
+        let hello = Hello { epoch: linked.accepted.epoch, base_rev: base, base_digest: digest(tree), volume };
         let mut stream = linked.dialled.opener.open().await.unwrap();
         frame::write(&mut stream, &Open::Sync(hello)).await.unwrap();
-        let mut peer = Self { linked, stream, rev: Revision::ZERO, full: false };
+        let mut peer = Self { _linked: linked, stream, rev: Revision::ZERO, full: false };
         let FromControlPlane::Welcome { rev, full } = peer.told().await else { panic!("no welcome") };
         (peer.rev, peer.full) = (rev, full);
         peer
@@ -119,7 +118,8 @@ impl Peer {
 
     /// Sends a batch, cut into parts or not, and answers what it is told.
     async fn send(&mut self, id: BatchId, ops: &[Op], contents: &[&[u8]], parts: bool) -> FromControlPlane {
-        let contents: HashMap<_, _> = contents.iter().map(|bytes| (Hash::of(bytes), bytes.to_vec())).collect();
+        let contents: HashMap<_, _> =
+            contents.iter().map(|bytes| (Hash::of(bytes), bytes.to_vec())).collect();
         let encoded = batch::encode(ops, |hash| Ok(contents.get(&hash).map(|bytes| &bytes[..]))).unwrap();
         let begin = Begin {
             batch: id,
@@ -240,7 +240,8 @@ async fn after_a_conflict_the_databases_own_is_sent_and_the_pods_is_kept() {
     let mut peer = Peer::fresh(linked).await;
     peer.batch().await;
     let rev = save(&harbour, session, "f", "editor\n").await;
-    let committed = peer.send(BatchId::random(), &[put("f", b"pod\n", Some(b"base\n"))], &[b"pod\n"], false).await;
+    let committed =
+        peer.send(BatchId::random(), &[put("f", b"pod\n", Some(b"base\n"))], &[b"pod\n"], false).await;
     // The save's batch may come before the answer, or after it.
     let (committed, got) = match committed {
         FromControlPlane::Batch(Batch::Whole { begin, .. }) => {
@@ -250,10 +251,7 @@ async fn after_a_conflict_the_databases_own_is_sent_and_the_pods_is_kept() {
         other => (other, Some(peer.batch().await)),
     };
     let FromControlPlane::Committed(committed) = committed else { panic!("{committed:?}") };
-    assert_eq!(
-        committed.results,
-        [OpResult::Superseded { conflict: true, now: Some(file(b"editor\n")) }]
-    );
+    assert_eq!(committed.results, [OpResult::Superseded { conflict: true, now: Some(file(b"editor\n")) }]);
     if let Some(got) = got {
         assert_eq!(got.files(), some(&[("f", "editor\n")]));
     }
@@ -347,7 +345,12 @@ async fn a_batch_that_lies_is_refused_for_good_and_the_next_one_is_taken() {
     let lies = [begin(1, 1024), begin(u64::MAX, 1), begin(1, u64::MAX)];
     for lie in lies {
         let batch = lie.batch;
-        peer.say(FromAgent::Batch(Batch::Whole { begin: lie, data: Bytes::from_static(b"no zstd"), end: end.clone() })).await;
+        peer.say(FromAgent::Batch(Batch::Whole {
+            begin: lie,
+            data: Bytes::from_static(b"no zstd"),
+            end: end.clone(),
+        }))
+        .await;
         let FromControlPlane::Refused { batch: refused, retry, .. } = peer.told().await else { panic!() };
         assert_eq!((refused, retry), (batch, false));
     }
@@ -368,7 +371,11 @@ async fn a_superseded_agents_batch_is_refused() {
     let (harbour, session, linked, _) = start().await;
     let mut peer = Peer::fresh(linked).await;
     // Another replica took the session over: only the database knows.
-    harbour.store.link_up(session, "other", "elsewhere", shared::id::InstanceId::random(), 1000).await.unwrap();
+    harbour
+        .store
+        .link_up(session, "other", "elsewhere", shared::id::InstanceId::random(), 1000)
+        .await
+        .unwrap();
     let answer = peer.send(BatchId::random(), &[put("f", b"x", None)], &[b"x"], false).await;
     let FromControlPlane::Refused { failure, retry, .. } = answer else { panic!("{answer:?}") };
     assert_eq!((failure.code.as_str(), retry), ("superseded", false));
