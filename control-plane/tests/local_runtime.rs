@@ -144,6 +144,7 @@ async fn a_session_starts_works_stops_starts_again_and_leaves_nothing() {
     server.lifecycle.stop(session.id, None).await.unwrap();
     server.until(session.id, State::Stopped).await;
     assert!(!is_alive(agent) && !is_alive(escaped));
+    assert!(link.stopped().is_some(), "the agent's last word was heard");
 
     server.lifecycle.start(session.id, None).await.unwrap();
     server.until(session.id, State::Running).await;

@@ -46,7 +46,7 @@ pub struct Up {
     words: mpsc::Sender<FromAgent>,
     sending: AbortOnDropHandle<()>,
     streams: JoinSet<()>,
-    _driver: AbortOnDropHandle<std::io::Result<()>>,
+    driver: AbortOnDropHandle<std::io::Result<()>>,
 }
 
 impl std::fmt::Debug for Up {
@@ -58,11 +58,15 @@ impl std::fmt::Debug for Up {
 impl Up {
     /// Says that the agent's last state is written, and closes the link properly.
     pub async fn stopped(self, complete: bool) {
-        let Self { words, sending, streams, _driver } = self;
+        let Self { words, sending, streams, driver } = self;
         let _ = words.send(FromAgent::Stopped { complete }).await;
         drop(words);
-        // Ends by itself once all is sent and the control plane closed its side, or is cut.
-        let _ = timeout(Duration::from_secs(2), sending).await;
+        // What is written is not yet sent: the control plane, having read it, closes the link.
+        let closed = async {
+            let _ = sending.await;
+            let _ = driver.await;
+        };
+        let _ = timeout(Duration::from_secs(2), closed).await;
         drop(streams);
     }
 }
@@ -206,7 +210,7 @@ async fn serve(parts: &Parts, connected: Connected) -> Ended {
                         // The file stream must live on for the last state, so it moves along.
                         serving.spawn(async move { drop(syncing.await) });
                         serving.spawn(async move { drop(listening.await) });
-                        let up = Up { words, sending, streams: serving, _driver: driver };
+                        let up = Up { words, sending, streams: serving, driver };
                         return Ended::Stop(Box::new(up), Duration::from_millis(grace_ms));
                     }
                     Some(Ok(None)) | None => return Ended::Lost("the control plane closed it".to_owned()),

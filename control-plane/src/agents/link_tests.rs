@@ -114,6 +114,8 @@ async fn a_stop_is_answered_by_whether_all_files_arrived() {
     assert!(matches!(agent.told().await, FromControlPlane::Stop { .. }));
     frame::write(&mut agent.control, &FromAgent::Stopped { complete: true }).await.unwrap();
     assert_eq!(stopping.await.unwrap(), Ok(true));
+    // The link closes, so that the agent knows that its last word was heard.
+    tokio::time::timeout(SOON, agent.dialled.opener.closed()).await.unwrap();
 }
 
 #[tokio::test]

@@ -183,6 +183,8 @@ impl Control<'_> {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heard = Instant::now();
         let mut events = 0;
+        // An agent that writes its last state has no breath for heartbeats; whoever stops it bounds that.
+        let mut stopping = false;
         loop {
             let message = tokio::select! {
                 message = frames.next::<FromAgent>() => match message {
@@ -193,7 +195,10 @@ impl Control<'_> {
                     Ok(None) => return "the agent closed it".to_owned(),
                     Err(why) => return why.to_string(),
                 },
-                Some(command) = commands.recv() => Some(command),
+                Some(command) = commands.recv() => {
+                    stopping |= matches!(command, FromControlPlane::Stop { .. });
+                    Some(command)
+                }
                 _ = beat.tick() => {
                     events = 0;
                     let renewing = rows::renew(self.agents.0.store.database().writer(), self.session, self.epoch);
@@ -201,10 +206,14 @@ impl Control<'_> {
                     let _ = tokio::time::timeout(Duration::from_secs(1), renewing).await;
                     Some(FromControlPlane::Heartbeat)
                 }
-                () = tokio::time::sleep_until(heard + PING_EVERY + PING_TIMEOUT) => {
+                () = tokio::time::sleep_until(heard + PING_EVERY + PING_TIMEOUT), if !stopping => {
                     return "the agent was silent for too long".to_owned();
                 }
             };
+            if self.stopped.borrow().is_some() {
+                // Its last word; closing tells it that this was heard.
+                return "the agent ended".to_owned();
+            }
             let Some(message) = message else { continue };
             match tokio::time::timeout(SEND_TIMEOUT, frame::write(&mut to_agent, &message)).await {
                 Ok(Ok(())) => {}
