@@ -254,10 +254,10 @@ impl Draft {
         if to.is_below(from) {
             return Err(Error::IntoItself(from.clone()));
         }
-        if let Some(there) = self.get(to) {
-            if !overwrite || there.entry.kind == Kind::Dir || item.entry.kind == Kind::Dir {
-                return Err(Error::Exists(to.clone()));
-            }
+        let replaces =
+            |there: &Item| overwrite && there.entry.kind != Kind::Dir && item.entry.kind != Kind::Dir;
+        if self.get(to).is_some_and(|there| !replaces(there)) {
+            return Err(Error::Exists(to.clone()));
         }
         let below: Vec<_> = self.below(from).map(|(path, item)| (path.clone(), *item)).collect();
         let mut moved = Vec::with_capacity(below.len());
@@ -419,18 +419,19 @@ impl Draft {
             });
             // What was deleted and stood elsewhere was told above; what was replaced at this path by another
             // item and did not move is gone.
-            if let (false, Some(was)) = (deleted, was) {
-                if was.id != item.id && !new.contains_key(&was.id) {
-                    found.versions.push(NewVersion {
-                        item: was.id,
-                        path: path.clone(),
-                        op: VersionOp::Delete,
-                        entry: was.entry,
-                        origin: author.origin,
-                        conflict_of: None,
-                        open_conflict: false,
-                    });
-                }
+            if let (false, Some(was)) = (deleted, was)
+                && was.id != item.id
+                && !new.contains_key(&was.id)
+            {
+                found.versions.push(NewVersion {
+                    item: was.id,
+                    path: path.clone(),
+                    op: VersionOp::Delete,
+                    entry: was.entry,
+                    origin: author.origin,
+                    conflict_of: None,
+                    open_conflict: false,
+                });
             }
         }
         found.versions.extend(self.losers.iter().cloned());

@@ -42,8 +42,8 @@ impl Store {
              WHERE s.session_uuid = $1"
         );
         let rows = Sql::of(db.get_database_backend(), &text, [session.0.into()]).all(db).await?;
-        let mut snapshot = Snapshot::default();
-        snapshot.rev = read_rev(rows.first().ok_or(Error::NoWorkspace(session))?, "current_rev")?;
+        let rev = read_rev(rows.first().ok_or(Error::NoWorkspace(session))?, "current_rev")?;
+        let mut snapshot = Snapshot { rev, items: Vec::with_capacity(rows.len()) };
         for row in &rows {
             if row.try_get::<Option<String>>("", "full_path")?.is_some() {
                 snapshot.items.push(read_item(row)?);

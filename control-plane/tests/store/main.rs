@@ -1,5 +1,7 @@
 //! The store's promises, each kept on SQLite and, when `BERTH_TEST_DATABASE_URL` names a PostgreSQL, there as well.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should fail where it stands")]
+
 mod batches;
 mod bulk;
 mod harness;
