@@ -40,7 +40,7 @@ pub struct ProblemBody {
 #[openapi(
     info(title = "Berth", description = include_str!("openapi.md"), license(name = "Apache-2.0", identifier = "Apache-2.0")),
     paths(
-        health::live, health::ready, health::metrics, openapi_json,
+        health::live, health::ready, health::metrics, document,
         sign_in::sign_in, sign_in::sign_out, sign_in::me,
     ),
     components(schemas(ProblemBody)),
@@ -78,7 +78,16 @@ pub type Part = utoipa::openapi::OpenApi;
 pub fn whole() -> Part {
     let parts = [super::sessions::document(), super::terminals::document(), super::exec::document(), super::events::document()];
     let parts = parts.into_iter().chain(super::workspace::documents());
-    parts.fold(Document::openapi(), |whole, part| whole.merge_from(part))
+    let mut whole = parts.fold(Document::openapi(), |whole, part| whole.merge_from(part));
+    // Handlers are named within their file, operations within the whole document.
+    for item in whole.paths.paths.values_mut() {
+        for operation in [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten() {
+            let tag = operation.tags.as_ref().and_then(|tags| tags.first()).cloned().unwrap_or_default();
+            let name = operation.operation_id.take().unwrap_or_default();
+            operation.operation_id = Some(format!("{tag}_{name}"));
+        }
+    }
+    whole
 }
 
 /// The document as JSON, made once.
@@ -86,8 +95,6 @@ pub static JSON: LazyLock<String> = LazyLock::new(|| whole().to_json().unwrap_or
 
 /// This document.
 #[utoipa::path(get, path = "/api/openapi.json", tag = "operation", security(()), responses((status = 200, description = "OpenAPI 3.1", content_type = "application/json")))]
-pub async fn openapi_json() {}
-
 async fn document(_: App, _: Request) -> Result<Response, Problem> {
     let mut response = Response::new(JSON.as_str().into());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -146,7 +146,8 @@ impl Request {
         serde_json::from_slice(text).map_err(|why| {
             use serde_json::error::Category;
             match why.classify() {
-                Category::Data => match why.to_string() {
+                // A mismatch may be met before the place where the JSON itself is broken.
+                Category::Data if serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok() => match why.to_string() {
                     // What a path's own parser says keeps its code.
                     text if let Some(bad) = bad_path(&text) => bad.into(),
                     text => Problem::bad("bad_request", format!("The JSON does not fit: {text}.")),
