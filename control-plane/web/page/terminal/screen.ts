@@ -39,6 +39,8 @@ export class XtermScreen implements Screen {
     this.terminal.loadAddon(new ClipboardAddon());
     this.terminal.loadAddon(new WebLinksAddon((_, url) => void window.open(url, "_blank", "noopener,noreferrer")));
     this.terminal.open(host);
+    // What a screen holds beyond the rows in sight can be read from here, by tests and by a person at the console.
+    Object.assign(host, { xterm: this.terminal });
     this.terminal.attachCustomKeyEventHandler((event) => this.#clipboardKeys(event));
     const recolour = () => (this.terminal.options.theme = terminalTheme());
     lightScheme.addEventListener("change", recolour);
