@@ -1,0 +1,198 @@
+// A server of its own and a real browser for each test; what the page must never do fails the test.
+
+import { spawn } from "node:child_process";
+import { createWriteStream, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { chromium } from "playwright-core";
+
+const require = createRequire(import.meta.url);
+const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+const program = process.env.BERTH_E2E_SERVER ?? new URL("../../target/release/control-plane", import.meta.url).pathname;
+const flags = [
+  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+  "--disable-background-networking", "--disable-component-update", "--disable-sync",
+];
+
+/** Waits until `probe` gives something. */
+export async function eventually(what, probe, ms = 30_000) {
+  const end = Date.now() + ms;
+  let last;
+  for (;;) {
+    try {
+      const found = await probe();
+      if (found) return found;
+    } catch (why) {
+      last = why;
+    }
+    if (Date.now() > end) throw new Error(`not within ${ms} ms: ${what}${last ? `: ${last}` : ""}`);
+    await pause(25);
+  }
+}
+
+/** A server with a folder of its own. */
+export class Server {
+  folder = mkdtempSync(join(tmpdir(), "berth-browser-"));
+  token = `browser-test-${process.pid}-${Math.random().toString(36).slice(2)}`;
+  port = 0;
+
+  constructor() {
+    for (const name of ["data", "home"]) mkdirSync(join(this.folder, name));
+    writeFileSync(join(this.folder, "home/.bashrc"), "PS1='ready> '\nunset HISTFILE\n");
+  }
+
+  async start() {
+    const env = { BERTH_ADMIN_TOKEN: this.token, HOME: join(this.folder, "home"), PATH: process.env.PATH, SHELL: "/bin/bash", USER: "tester" };
+    this.child = spawn(program, ["--listen", `127.0.0.1:${this.port}`, "--data", join(this.folder, "data")], { env, stdio: ["ignore", "pipe", "pipe"] });
+    let out = "";
+    const log = createWriteStream(join(this.folder, "server.log"), { flags: "a" });
+    this.child.stdout.on("data", (bytes) => { out += bytes; log.write(bytes); });
+    this.child.stderr.on("data", (bytes) => log.write(bytes));
+    this.link = await eventually("the server prints its link", () => out.match(/http:\/\/127\.0\.0\.1:\d+\/sign-in\?token=\S+/)?.[0]);
+    this.port = Number(new URL(this.link).port);
+    this.base = `http://127.0.0.1:${this.port}`;
+    await eventually("the server is ready", async () => (await fetch(`${this.base}/readyz`)).ok);
+  }
+
+  async kill() {
+    const ended = new Promise((resolve) => this.child.once("exit", resolve));
+    this.child.kill("SIGKILL");
+    await ended;
+  }
+
+  /** The API, as a script uses it. */
+  async api(method, path, body) {
+    const headers = { authorization: `Bearer ${this.token}` };
+    return fetch(`${this.base}${path}`, { method, headers, body });
+  }
+
+  async sessions() {
+    return (await (await this.api("GET", "/api/sessions")).json()).sessions;
+  }
+
+  async end() {
+    if (this.child.exitCode === null && this.child.signalCode === null) {
+      try {
+        for (const session of await this.sessions()) await this.api("POST", `/api/sessions/${session.uuid}/stop`, "{}");
+        await eventually("sessions stop", async () => (await this.sessions()).every((s) => ["stopped", "failed"].includes(s.state)), 15_000);
+      } catch { /* ended by number below */ }
+      await this.kill();
+    }
+    const sessions = join(this.folder, "data/sessions");
+    let names = [];
+    try { names = readdirSync(sessions); } catch { /* no session was ever made */ }
+    for (const name of names) {
+      try {
+        const pid = Number(readFileSync(join(sessions, name, ".berth/agent.lock"), "utf8"));
+        const line = readFileSync(`/proc/${pid}/cmdline`, "utf8");
+        if (line.includes(this.folder)) process.kill(pid, "SIGTERM");
+      } catch { /* ended already */ }
+    }
+    rmSync(this.folder, { recursive: true, force: true, maxRetries: 10 });
+  }
+}
+
+/** Runs a test with a server and a signed-in page, and fails it for what a page must never do. */
+export async function withPage(options, test) {
+  const server = new Server();
+  let browser;
+  try {
+    await server.start();
+    browser = await chromium.launch({ executablePath: process.env.BERTH_TEST_CHROMIUM ?? "/usr/bin/chromium", headless: true, args: flags });
+    const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+    const page = await context.newPage();
+    const bad = [];
+    const allowed = { offline: false };
+    page.on("console", (message) => {
+      // While the server is away, the browser itself reports refused connections.
+      const expected = allowed.offline && /ERR_CONNECTION_REFUSED|WebSocket connection|Failed to load resource/.test(message.text());
+      if (message.type() === "error" && !expected) bad.push(`console: ${message.text()}`);
+    });
+    page.on("pageerror", (error) => bad.push(`error: ${error}`));
+    page.on("request", (request) => {
+      const url = new URL(request.url());
+      if (!["data:", "blob:"].includes(url.protocol) && url.host !== `127.0.0.1:${server.port}`) bad.push(`foreign request: ${url}`);
+    });
+    await page.addInitScript(() => addEventListener("securitypolicyviolation", (e) => console.error(`CSP: ${e.violatedDirective} ${e.blockedURI}`)));
+    await page.goto(server.link);
+    const confirm = page.getByRole("button", { name: /sign in|continue/i });
+    const list = page.getByRole("heading", { name: "Sessions" });
+    await confirm.or(list).first().waitFor();
+    if (await confirm.isVisible()) await confirm.click();
+    await list.waitFor();
+    await test({ server, page, context, allowed });
+    if (bad.length > 0) throw new Error(`the page must not:\n${bad.join("\n")}`);
+  } finally {
+    await browser?.close();
+    await server.end();
+  }
+}
+
+/** Creates a session by the page; waits for its prompt. Answers its id. */
+export async function createSession(page, name) {
+  await page.getByRole("button", { name: "New session" }).click();
+  await page.getByLabel("Name", { exact: true }).fill(name);
+  await page.getByRole("button", { name: "Create", exact: true }).click();
+  await page.waitForURL(/[0-9a-f]{8}-/);
+  await waitForScreen(page, "ready> ");
+  return page.url().match(/[0-9a-f]{8}-[0-9a-f-]{27}/)[0];
+}
+
+/** All lines of the terminal in sight, scrollback included, from xterm's own buffer. */
+export function screen(page) {
+  return page.evaluate(() => {
+    const all = [...document.querySelectorAll("*")].filter((e) => e.xterm);
+    const shown = all.find((e) => e.offsetParent !== null) ?? all[0];
+    if (!shown) return "";
+    const buffer = shown.xterm.buffer.active;
+    let text = "";
+    for (let n = 0; n < buffer.length; n++) {
+      const line = buffer.getLine(n);
+      text += (line.isWrapped || n === 0 ? "" : "\n") + line.translateToString(true);
+    }
+    return text;
+  });
+}
+
+export async function waitForScreen(page, part) {
+  let seen = "";
+  try {
+    return await eventually(part, async () => {
+      seen = await screen(page);
+      return (typeof part === "string" ? seen.includes(part) : part.test(seen)) && seen;
+    });
+  } catch {
+    throw new Error(`no ${part} in the terminal:\n${seen}`);
+  }
+}
+
+/** Types a line into the terminal in sight. */
+export async function type(page, line) {
+  await page.locator(".xterm-helper-textarea:visible, .xterm-helper-textarea").first().focus();
+  await page.keyboard.type(line);
+  await page.keyboard.press("Enter");
+}
+
+/** A file's text in the editor in sight. */
+export function editorText(page) {
+  return page.evaluate(() => {
+    const lines = [...document.querySelectorAll(".cm-content .cm-line")];
+    return lines.map((line) => line.textContent).join("\n");
+  });
+}
+
+/** Opens a file from the tree. */
+export async function open(page, name) {
+  await page.getByRole("treeitem", { name: new RegExp(name.replaceAll(".", "\\.")) }).first().click();
+  await page.getByRole("tab", { name: new RegExp(name.replaceAll(".", "\\.")) }).waitFor();
+  await page.locator(".cm-content").waitFor();
+}
+
+/** Judges the page by axe. */
+export async function judge(page) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  return violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => n.target.join(" ")).join(", ")}`);
+}
