@@ -85,6 +85,16 @@ on_each_database!(a_deleted_folder_comes_back_with_all_it_held_under_the_same_id
     it.assert_totals().await;
 });
 
+on_each_database!(what_a_deleted_folder_held_is_told_as_deleted_and_stays_so, |it| {
+    it.save("dir/sub/a", "x").await;
+    it.batch(vec![delete("dir")]).await.unwrap();
+    let told: Vec<_> = history(&it, Some("dir/sub/a")).await.iter().map(|v| (v.rev.0, v.op)).collect();
+    assert_eq!(told, [(2, VersionOp::Delete), (1, VersionOp::Create)]);
+    it.save("later", "y").await;
+    restore(&it, None, 2).await;
+    assert_eq!(it.paths().await, Vec::<String>::new(), "as it was after the delete");
+});
+
 on_each_database!(the_last_change_of_a_path_is_undone_and_undone_again, |it| {
     it.save("a", "one").await;
     it.save("a", "two").await;
