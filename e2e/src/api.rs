@@ -47,7 +47,8 @@ impl Reply {
 
     /// The body as JSON.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|why| panic!("{why}: {} {}", self.status, self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|why| panic!("{why}: {} {}", self.status, self.text()))
     }
 
     /// The problem's code; asserts that the answer is a whole problem.
@@ -82,7 +83,13 @@ impl Api {
     }
 
     /// Sends a request; none if there was no answer.
-    pub async fn try_send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> Option<Reply> {
+    pub async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Option<Reply> {
         let mut request = self.http.request(method, format!("{}{path}", self.base)).body(body);
         if !self.token.is_empty() {
             request = request.bearer_auth(&self.token);
@@ -96,7 +103,13 @@ impl Api {
     }
 
     /// Sends a request.
-    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> Reply {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Reply {
         let shown = format!("{method} {path}");
         self.try_send(method, path, headers, body).await.unwrap_or_else(|| panic!("no answer to {shown}"))
     }
@@ -277,13 +290,21 @@ impl Session {
     /// Runs a shell line that must succeed; answers its output.
     pub async fn sh(&self, line: &str) -> String {
         let ran = self.exec(line, json!({})).await;
-        assert_eq!(ran.code(), Some(0), "{line}: {} {}{}", ran.last, ran.out(), String::from_utf8_lossy(&ran.stderr));
+        assert_eq!(
+            ran.code(),
+            Some(0),
+            "{line}: {} {}{}",
+            ran.last,
+            ran.out(),
+            String::from_utf8_lossy(&ran.stderr)
+        );
         ran.out()
     }
 
     /// Opens a terminal; answers its id.
     pub async fn open_terminal(&self) -> String {
-        let reply = self.api.post(&self.path("/terminals"), &json!({"cols": 80, "rows": 24})).await.expect(201);
+        let reply =
+            self.api.post(&self.path("/terminals"), &json!({"cols": 80, "rows": 24})).await.expect(201);
         reply.json()["id"].as_str().expect("an id").to_owned()
     }
 

@@ -70,11 +70,13 @@ pub fn family(pid: i32) -> Vec<Process> {
 pub fn of_folder(folder: &Path) -> Vec<Process> {
     let needle = folder.as_os_str().as_bytes();
     let names = |pid: i32, file: &str| {
-        fs::read(format!("/proc/{pid}/{file}")).is_ok_and(|text| text.windows(needle.len()).any(|part| part == needle))
+        fs::read(format!("/proc/{pid}/{file}"))
+            .is_ok_and(|text| text.windows(needle.len()).any(|part| part == needle))
     };
     let me = std::process::id() as i32;
     let mine = |process: &Process| {
-        let cwd = fs::read_link(format!("/proc/{}/cwd", process.pid)).is_ok_and(|cwd| cwd.starts_with(folder));
+        let cwd =
+            fs::read_link(format!("/proc/{}/cwd", process.pid)).is_ok_and(|cwd| cwd.starts_with(folder));
         process.pid != me && (cwd || names(process.pid, "cmdline") || names(process.pid, "environ"))
     };
     all().into_iter().filter(mine).collect()

@@ -52,7 +52,8 @@ fn parse(answer: &[u8]) -> Reply {
     let mut headers = reqwest::header::HeaderMap::new();
     for line in lines {
         if let Some((name, value)) = line.split_once(':')
-            && let (Ok(name), Ok(value)) = (reqwest::header::HeaderName::from_bytes(name.as_bytes()), value.trim().parse())
+            && let (Ok(name), Ok(value)) =
+                (reqwest::header::HeaderName::from_bytes(name.as_bytes()), value.trim().parse())
         {
             headers.append(name, value);
         }

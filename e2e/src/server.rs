@@ -53,7 +53,8 @@ impl Server {
         for name in ["data", "home"] {
             std::fs::create_dir(folder.path().join(name)).expect("a folder");
         }
-        std::fs::write(folder.path().join("home/.bashrc"), format!("PS1='{PROMPT}'\nunset HISTFILE\n")).expect("a file");
+        std::fs::write(folder.path().join("home/.bashrc"), format!("PS1='{PROMPT}'\nunset HISTFILE\n"))
+            .expect("a file");
         let token = format!("token-{}", folder.path().display()).replace(['/', '.'], "-");
         let api = Api::new(String::new(), &token);
         let mut server = Self { api, options, program: program(), folder, port: 0, token, child: None };
@@ -185,7 +186,9 @@ impl Server {
             .stderr(log)
             // Ctrl-C at the test's terminal is the test's, whose end ends the server.
             .process_group(0);
-        self.child = Some(command.spawn().unwrap_or_else(|why| panic!("{}: {why}; build it first", self.program.display())));
+        self.child = Some(
+            command.spawn().unwrap_or_else(|why| panic!("{}: {why}; build it first", self.program.display())),
+        );
     }
 
     async fn ready(&mut self) {
@@ -195,7 +198,11 @@ impl Server {
                 break port;
             }
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            assert!(ended.is_none() && Instant::now() < deadline, "the server did not start ({ended:?}):\n{}", self.log());
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "the server did not start ({ended:?}):\n{}",
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
         self.api = Api::new(format!("http://127.0.0.1:{}", self.port), &self.token);
@@ -223,7 +230,8 @@ impl Drop for Server {
         self.kill();
         let folder = self.folder.path().to_owned();
         // Agents first and politely; what they started goes with them. Then whatever is left.
-        let agents: Vec<i32> = self.left().into_iter().filter(|process| is_agent(process.pid)).map(|p| p.pid).collect();
+        let agents: Vec<i32> =
+            self.left().into_iter().filter(|process| is_agent(process.pid)).map(|p| p.pid).collect();
         for pid in &agents {
             processes::kill(*pid, Signal::TERM);
         }
@@ -238,7 +246,8 @@ impl Drop for Server {
 }
 
 fn is_agent(pid: i32) -> bool {
-    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(b"agent"))
+    std::fs::read(format!("/proc/{pid}/cmdline"))
+        .is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(b"agent"))
 }
 
 #[expect(clippy::print_stderr, reason = "what a failed test needs to be understood")]

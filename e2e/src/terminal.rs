@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::WebSocketStream;
 
 /// How long anything may take that should come at once, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -20,7 +20,11 @@ const ACK_EVERY: u64 = 16 * 1024;
 pub type Socket = WebSocketStream<TcpStream>;
 
 /// Opens a WebSocket with the client's token.
-pub async fn connect(api: &Api, path: &str, headers: &[(&'static str, &str)]) -> Result<Socket, Box<tungstenite::Error>> {
+pub async fn connect(
+    api: &Api,
+    path: &str,
+    headers: &[(&'static str, &str)],
+) -> Result<Socket, Box<tungstenite::Error>> {
     let mut request = api.socket(path).into_client_request()?;
     if !api.token.is_empty() {
         let value = format!("Bearer {}", api.token).parse().expect("a header");
@@ -35,7 +39,10 @@ pub async fn connect(api: &Api, path: &str, headers: &[(&'static str, &str)]) ->
         stream.set_nodelay(true).map_err(tungstenite::Error::Io)?;
         tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await
     };
-    Ok(tokio::time::timeout(WITHIN, connecting).await.expect("an upgrade in time").map(|(socket, _)| socket)?)
+    Ok(tokio::time::timeout(WITHIN, connecting)
+        .await
+        .expect("an upgrade in time")
+        .map(|(socket, _)| socket)?)
 }
 
 /// What a terminal's socket said.
@@ -143,7 +150,8 @@ impl Viewer {
     }
 
     async fn try_attach(&mut self, resume: bool) -> bool {
-        let mut attach = json!({"type": "attach", "viewer": self.viewer, "cols": 80, "rows": 24, "caps": self.caps});
+        let mut attach =
+            json!({"type": "attach", "viewer": self.viewer, "cols": 80, "rows": 24, "caps": self.caps});
         if resume {
             attach["epoch"] = self.epoch.clone();
             attach["from"] = json!(self.offset);
@@ -236,8 +244,12 @@ impl Viewer {
                     let offset = u64::from_be_bytes(bytes[1..9].try_into().expect("eight bytes"));
                     Frame::Output(offset, bytes[9..].to_vec())
                 }
-                Some(Ok(Message::Binary(bytes))) => panic!("unknown binary frame: {:?}", &bytes[..bytes.len().min(20)]),
-                Some(Ok(Message::Close(close))) => Frame::Closed(close.map_or(1005, |close| close.code.into())),
+                Some(Ok(Message::Binary(bytes))) => {
+                    panic!("unknown binary frame: {:?}", &bytes[..bytes.len().min(20)])
+                }
+                Some(Ok(Message::Close(close))) => {
+                    Frame::Closed(close.map_or(1005, |close| close.code.into()))
+                }
                 Some(Ok(_)) => continue,
                 Some(Err(_)) | None => Frame::Closed(1006),
             };
@@ -295,7 +307,10 @@ impl Viewer {
 
     /// Reads until all input is acknowledged.
     pub async fn wait_for_acks(&mut self) {
-        assert!(self.read_while(WITHIN, |viewer| !viewer.unacked.is_empty()).await, "closed before all input was acknowledged");
+        assert!(
+            self.read_while(WITHIN, |viewer| !viewer.unacked.is_empty()).await,
+            "closed before all input was acknowledged"
+        );
     }
 
     /// Reads until the socket closes; answers the code.

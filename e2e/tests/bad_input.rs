@@ -50,7 +50,8 @@ async fn a_path_that_is_none_is_refused_with_its_own_code() {
 
 #[tokio::test]
 async fn a_body_too_large_or_cut_short_changes_nothing() {
-    let server = Server::with(Options { flags: vec!["--file-mb".into(), "1".into()], ..Options::default() }).await;
+    let server =
+        Server::with(Options { flags: vec!["--file-mb".into(), "1".into()], ..Options::default() }).await;
     let session = server.session("bodies").await;
     session.save("keep", "kept").await;
     let before = session.tree().await;
@@ -60,16 +61,23 @@ async fn a_body_too_large_or_cut_short_changes_nothing() {
     assert_eq!(reply.json()["limit"], 1 << 20);
     // Without a length, the bytes are counted as they come.
     let pieces = futures::stream::iter((0..40).map(|_| Ok::<_, std::io::Error>(vec![b'x'; 64 * 1024])));
-    let reply = session.api.try_send(Method::PUT, &session.file("keep"), &[], reqwest::Body::wrap_stream(pieces)).await;
+    let reply = session
+        .api
+        .try_send(Method::PUT, &session.file("keep"), &[], reqwest::Body::wrap_stream(pieces))
+        .await;
     if let Some(reply) = reply {
         assert_eq!((reply.status, reply.code().as_str()), (413, "too_large"));
     }
     let path = session.file("keep");
     let (port, token) = (server.port(), server.token());
-    let cut = format!("PUT {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\nContent-Length: 100\r\n\r\nonly so much");
+    let cut = format!(
+        "PUT {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\nContent-Length: 100\r\n\r\nonly so much"
+    );
     let reply = raw::send(port, cut.as_bytes()).await;
     assert_eq!((reply.status, reply.code().as_str()), (400, "body_cut_short"));
-    let cut = format!("PUT {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n64\r\nonly so much");
+    let cut = format!(
+        "PUT {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n64\r\nonly so much"
+    );
     let reply = raw::send(port, cut.as_bytes()).await;
     assert_eq!((reply.status, reply.code().as_str()), (400, "body_cut_short"));
 
@@ -89,15 +97,26 @@ async fn what_is_no_json_or_not_the_right_json_is_told_apart() {
             (reply.status, reply.code())
         }
     };
-    for path in ["/api/sessions".to_owned(), session.path("/exec"), session.path("/terminals"), session.workspace("/batch")] {
+    for path in [
+        "/api/sessions".to_owned(),
+        session.path("/exec"),
+        session.path("/terminals"),
+        session.workspace("/batch"),
+    ] {
         assert_eq!(code(path.clone(), "{\"name\": ").await, (400, "bad_json".into()), "{path}");
         assert_eq!(code(path.clone(), "nonsense").await, (400, "bad_json".into()), "{path}");
-        assert_eq!(code(path.clone(), "[1, 2]").await.0, 400, "{path}");
+        assert_eq!(code(path.clone(), "\"text\"").await.0, 400, "{path}");
     }
     assert_eq!(code("/api/sessions".into(), r#"{"name": 7}"#).await, (400, "bad_request".into()));
     assert_eq!(code("/api/sessions".into(), r#"{"name": ""}"#).await, (400, "bad_name".into()));
-    assert_eq!(code(session.workspace("/batch"), r#"{"ops": [{"op": "explode"}]}"#).await, (400, "bad_request".into()));
-    assert_eq!(code(session.path("/terminals"), r#"{"cols": 0, "rows": 24}"#).await, (400, "bad_size".into()));
+    assert_eq!(
+        code(session.workspace("/batch"), r#"{"ops": [{"op": "explode"}]}"#).await,
+        (400, "bad_request".into())
+    );
+    assert_eq!(
+        code(session.path("/terminals"), r#"{"cols": 0, "rows": 24}"#).await,
+        (400, "bad_size".into())
+    );
     assert_eq!(server.api.get("/api/sessions").await.json()["sessions"].as_array().unwrap().len(), 1);
 }
 
@@ -115,7 +134,11 @@ async fn what_is_not_there_is_told_apart() {
     let server = Server::start().await;
     let session = server.session("gone").await;
     let nobody = server.api.session("00000000-0000-4000-8000-000000000000");
-    for reply in [nobody.api.get(&nobody.path("")).await, nobody.api.get(&nobody.file("x")).await, server.api.get("/api/sessions/nonsense").await] {
+    for reply in [
+        nobody.api.get(&nobody.path("")).await,
+        nobody.api.get(&nobody.file("x")).await,
+        server.api.get("/api/sessions/nonsense").await,
+    ] {
         assert_eq!((reply.status, reply.code().as_str()), (404, "session_gone"));
     }
     let reply = server.api.get("/api/nothing-here").await;
@@ -144,7 +167,10 @@ async fn a_terminal_that_is_gone_says_so() {
     assert!(matches!(code, 1000 | 4404), "{code}");
     let reply = session.api.delete(&session.path(&format!("/terminals/{id}"))).await;
     assert_eq!((reply.status, reply.code().as_str()), (404, "terminal_gone"));
-    assert_eq!(refused_attach(&session, &id, json!({"type": "attach", "viewer": "v", "cols": 80, "rows": 24})).await, 4404);
+    assert_eq!(
+        refused_attach(&session, &id, json!({"type": "attach", "viewer": "v", "cols": 80, "rows": 24})).await,
+        4404
+    );
 }
 
 /// Sends a first frame; answers the code with which the socket is closed.
@@ -156,7 +182,9 @@ async fn refused_attach(session: &Session, id: &str, first: Value) -> u16 {
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
     loop {
         match tokio::time::timeout_at(deadline, socket.next()).await.expect("a close in time") {
-            Some(Ok(tungstenite::Message::Close(close))) => return close.map_or(1005, |close| close.code.into()),
+            Some(Ok(tungstenite::Message::Close(close))) => {
+                return close.map_or(1005, |close| close.code.into());
+            }
             Some(Ok(_)) => {}
             other => panic!("{other:?}"),
         }
@@ -201,13 +229,25 @@ async fn nobody_enters_without_a_token_or_from_a_foreign_page() {
     let id = session.open_terminal().await;
     let nobody = Api::new(server.api.base.clone(), "");
     let stranger = Api::new(server.api.base.clone(), "not-the-token-at-all-0123456789");
-    for path in ["/api/sessions".to_owned(), session.path(""), session.file("x"), session.workspace("/tree"), session.workspace("/archive?format=zip"), session.path("/terminals"), session.path("/timeline")] {
+    for path in [
+        "/api/sessions".to_owned(),
+        session.path(""),
+        session.file("x"),
+        session.workspace("/tree"),
+        session.workspace("/archive?format=zip"),
+        session.path("/terminals"),
+        session.path("/timeline"),
+    ] {
         let reply = nobody.get(&path).await;
         assert_eq!((reply.status, reply.code().as_str()), (401, "not_signed_in"), "{path}");
         let reply = stranger.get(&path).await;
         assert_eq!((reply.status, reply.code().as_str()), (401, "bad_token"), "{path}");
     }
-    for (path, body) in [("/api/sessions".to_owned(), r#"{"name":"x"}"#), (session.path("/exec"), r#"{"command":"touch x"}"#), (session.path("/stop"), "{}")] {
+    for (path, body) in [
+        ("/api/sessions".to_owned(), r#"{"name":"x"}"#),
+        (session.path("/exec"), r#"{"command":"touch x"}"#),
+        (session.path("/stop"), "{}"),
+    ] {
         let reply = nobody.send(Method::POST, &path, &[], body).await;
         assert_eq!((reply.status, reply.code().as_str()), (401, "not_signed_in"), "{path}");
     }
@@ -216,7 +256,11 @@ async fn nobody_enters_without_a_token_or_from_a_foreign_page() {
     for path in [session.path(&format!("/terminals/{id}")), session.workspace("/events")] {
         assert_eq!(refused_upgrade(&nobody, &path, &[]).await, 401, "{path}");
         assert_eq!(refused_upgrade(&stranger, &path, &[]).await, 401, "{path}");
-        assert_eq!(refused_upgrade(&server.api, &path, &[("origin", "https://evil.example")]).await, 403, "{path}");
+        assert_eq!(
+            refused_upgrade(&server.api, &path, &[("origin", "https://evil.example")]).await,
+            403,
+            "{path}"
+        );
         assert_eq!(refused_upgrade(&server.api, &path, &[("origin", "null")]).await, 403, "{path}");
         let home = server.api.base.clone();
         assert!(connect(&server.api, &path, &[("origin", &home)]).await.is_ok(), "{path}");

@@ -54,7 +54,9 @@ async fn a_command_over_its_time_is_killed_with_all_it_started() {
     let server = Server::start().await;
     let session = server.session("timeout").await;
     let begun = Instant::now();
-    let ran = session.exec("sleep 900 & (setsid sleep 901 &); echo begun; sleep 902", json!({"timeout_s": 0.5})).await;
+    let ran = session
+        .exec("sleep 900 & (setsid sleep 901 &); echo begun; sleep 902", json!({"timeout_s": 0.5}))
+        .await;
     assert_eq!(ran.out(), "begun\n");
     assert_eq!(ran.last["timed_out"], true, "{}", ran.last);
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
@@ -71,7 +73,9 @@ async fn megabytes_of_output_arrive_whole() {
     let ran = session.exec("seq 1 1000000", json!({})).await;
     let expected: String = (1..=1_000_000).map(|n| format!("{n}\n")).collect();
     assert!(ran.stdout == expected.as_bytes(), "{} bytes of {}", ran.stdout.len(), expected.len());
-    let ran = session.exec("head -c 5000000 /dev/urandom | tee data | sha256sum; sha256sum < data", json!({})).await;
+    let ran = session
+        .exec("head -c 5000000 /dev/urandom | tee data | sha256sum; sha256sum < data", json!({}))
+        .await;
     let sums: Vec<String> = ran.out().lines().map(str::to_owned).collect();
     assert_eq!(sums[0], sums[1]);
 }

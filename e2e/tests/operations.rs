@@ -60,7 +60,8 @@ fn a_bad_setting_is_refused_at_once_with_what_is_allowed() {
     let folder = tempfile::tempdir().unwrap();
     let run = |flags: &[&str]| {
         let mut command = Command::new(server::program());
-        let output = command.arg("--data").arg(folder.path().join("data")).args(flags).env_clear().output().unwrap();
+        let output =
+            command.arg("--data").arg(folder.path().join("data")).args(flags).env_clear().output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     for (flags, says) in [
@@ -84,7 +85,8 @@ fn a_bad_setting_is_refused_at_once_with_what_is_allowed() {
 async fn one_data_folder_has_one_server() {
     let server = Server::start().await;
     let mut second = Command::new(server::program());
-    let second = second.args(["--listen", "127.0.0.1:0", "--data"]).arg(server.data()).env_clear().output().unwrap();
+    let second =
+        second.args(["--listen", "127.0.0.1:0", "--data"]).arg(server.data()).env_clear().output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     let says = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(says.contains("Another server"), "{says}");
@@ -102,20 +104,24 @@ async fn a_sign_in_link_lets_in_once() {
     assert!(matches!(first.status, 200 | 204), "{} {}", first.status, first.text());
     let cookie = first.header("set-cookie").to_owned();
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
-    let second = open.send(reqwest::Method::POST, "/api/sign-in", &[("x-berth", "1")], body.to_string()).await;
+    let second =
+        open.send(reqwest::Method::POST, "/api/sign-in", &[("x-berth", "1")], body.to_string()).await;
     assert!((400..500).contains(&second.status), "{}", second.status);
     assert!(!second.code().is_empty());
 
     let cookie = cookie.split(';').next().unwrap();
     let me = open.send(reqwest::Method::GET, "/api/sessions", &[("cookie", cookie)], "").await;
     assert_eq!(me.status, 200);
-    let forged = open.send(reqwest::Method::POST, "/api/sessions", &[("cookie", cookie)], r#"{"name":"x"}"#).await;
+    let forged =
+        open.send(reqwest::Method::POST, "/api/sessions", &[("cookie", cookie)], r#"{"name":"x"}"#).await;
     assert_eq!((forged.status, forged.code().as_str()), (403, "csrf"));
 }
 
 #[tokio::test]
 async fn secrets_are_not_in_the_log() {
-    let server = Server::with(e2e::Options { flags: vec!["--log".into(), "debug".into()], ..Default::default() }).await;
+    let server =
+        Server::with(e2e::Options { flags: vec!["--log".into(), "debug".into()], ..Default::default() })
+            .await;
     let session = server.session("quiet").await;
     let _ = server.api.get("/api/sessions?token=from-a-query").await;
     session.sh("true").await;

@@ -15,7 +15,8 @@ struct Database {
 impl Database {
     /// A new, empty database, or a panic that says what is missing.
     fn new(name: &str) -> Self {
-        let admin = std::env::var("BERTH_TEST_DATABASE_URL").expect("BERTH_TEST_DATABASE_URL; e2e/test starts a PostgreSQL and sets it");
+        let admin = std::env::var("BERTH_TEST_DATABASE_URL")
+            .expect("BERTH_TEST_DATABASE_URL; e2e/test starts a PostgreSQL and sets it");
         let name = format!("e2e_{name}_{}", std::process::id());
         let new = Self { admin, name };
         new.run(&format!("create database {}", new.name));
@@ -23,12 +24,18 @@ impl Database {
     }
 
     fn run(&self, statement: &str) {
-        let output = Command::new("psql").args(["-X", "-q", "-d", &self.admin, "-c", statement]).output().expect("psql");
+        let output = Command::new("psql")
+            .args(["-X", "-q", "-d", &self.admin, "-c", statement])
+            .output()
+            .expect("psql");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn url(&self) -> String {
-        let (head, query) = self.admin.split_once('?').map_or((self.admin.as_str(), String::new()), |(head, query)| (head, format!("?{query}")));
+        let (head, query) = self
+            .admin
+            .split_once('?')
+            .map_or((self.admin.as_str(), String::new()), |(head, query)| (head, format!("?{query}")));
         let (server, _) = head.rsplit_once('/').unwrap();
         format!("{server}/{}{query}", self.name)
     }

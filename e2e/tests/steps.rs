@@ -39,7 +39,11 @@ async fn a_restart_of_the_server_keeps_the_shell_its_program_and_the_files() {
     let mut server = Server::start().await;
     let session = server.session("lasting").await;
     let mut terminal = session.terminal().await;
-    terminal.type_text("kept=yes; python3 -c 'import time; print(\"be\"+\"gun\", flush=True); time.sleep(6000)' &\n").await;
+    terminal
+        .type_text(
+            "kept=yes; python3 -c 'import time; print(\"be\"+\"gun\", flush=True); time.sleep(6000)' &\n",
+        )
+        .await;
     terminal.wait_for("begun").await;
     session.save("a/b.txt", "kept\n").await;
     let agent = server.agent(&session);
@@ -70,12 +74,17 @@ async fn stopping_a_session_ends_all_it_ran_and_starting_it_brings_its_files_bac
     let server = Server::start().await;
     let session = server.session("again").await;
     let mut terminal = session.terminal().await;
-    terminal.type_text("(setsid sleep 7000 &); nohup sleep 7001 & echo text > made-here.txt; echo do''ne\n").await;
+    terminal
+        .type_text("(setsid sleep 7000 &); nohup sleep 7001 & echo text > made-here.txt; echo do''ne\n")
+        .await;
     terminal.wait_for("done\r\n").await;
     // Written at the very end: the last sync must bring it.
     terminal.type_text("echo last > last.txt\n").await;
     terminal.wait_for_acks().await;
-    eventually("the file is written", SOON, || async { server.app(&session).join("last.txt").exists().then_some(()) }).await;
+    eventually("the file is written", SOON, || async {
+        server.app(&session).join("last.txt").exists().then_some(())
+    })
+    .await;
     session.stop().await;
 
     eventually("no process is left", SOON, || async { server.left().is_empty().then_some(()) }).await;

@@ -47,7 +47,8 @@ async fn eventually_equal(json: &mut Viewer, binary: &mut Viewer, from: u64) {
     while json.frame_by(deadline).await.is_some() {}
     while binary.frame_by(deadline).await.is_some() {}
     assert_eq!(json.offset, binary.offset);
-    let since = |viewer: &Viewer| viewer.output[viewer.output.len() - (viewer.offset - from) as usize..].to_vec();
+    let since =
+        |viewer: &Viewer| viewer.output[viewer.output.len() - (viewer.offset - from) as usize..].to_vec();
     assert!(since(json) == since(binary), "the same bytes, however they travelled");
     assert!(json.offset - from > 300_000);
 }
@@ -154,7 +155,10 @@ async fn a_shell_knows_nothing_of_the_servers_and_the_agents_secrets() {
     let server = Server::start().await;
     let session = server.session("environment").await;
     let environment = session.sh("env; cat /proc/$PPID/environ 2>/dev/null | tr '\\0' '\\n'").await;
-    assert!(!environment.contains(server.token()) && !environment.contains("BERTH_ADMIN_TOKEN"), "{environment}");
+    assert!(
+        !environment.contains(server.token()) && !environment.contains("BERTH_ADMIN_TOKEN"),
+        "{environment}"
+    );
     assert!(environment.contains("LANG=C.UTF-8") && environment.contains("TERM="), "{environment}");
 }
 
@@ -200,9 +204,12 @@ async fn a_long_paste_reaches_a_program_in_raw_mode_whole() {
     let session = server.session("paste").await;
     let mut viewer = session.terminal().await;
     viewer.wait_for(e2e::server::PROMPT).await;
-    viewer.type_text("stty raw -echo; echo rea''dy; head -c 100000 | sha256sum > sum; stty sane; echo do''ne\n").await;
+    viewer
+        .type_text("stty raw -echo; echo rea''dy; head -c 100000 | sha256sum > sum; stty sane; echo do''ne\n")
+        .await;
     viewer.wait_for("ready").await;
-    let paste: String = (0..100_000).map(|n: u32| char::from(b'a' + (n.wrapping_mul(31) % 26) as u8)).collect();
+    let paste: String =
+        (0..100_000).map(|n: u32| char::from(b'a' + (n.wrapping_mul(31) % 26) as u8)).collect();
     for part in paste.as_bytes().chunks(16 * 1024) {
         viewer.type_text(std::str::from_utf8(part).unwrap()).await;
         viewer.wait_for_acks().await;
@@ -251,7 +258,11 @@ async fn a_thousand_shells_opened_and_closed_leave_no_process_no_zombie_and_no_d
         let now = (processes::descriptors(agent), family.len());
         let zombies = family.iter().filter(|process| process.state == 'Z').count();
         // A connection more or less that a client keeps open is no leak; a descriptor a shell would be.
-        (zombies == 0 && now.1 <= before.1 && now.0 <= before.0 + 8 && processes::descriptors(server.pid()) <= server_before + 16).then_some(())
+        (zombies == 0
+            && now.1 <= before.1
+            && now.0 <= before.0 + 8
+            && processes::descriptors(server.pid()) <= server_before + 16)
+            .then_some(())
     })
     .await;
     assert_eq!(session.api.get(&session.path("/terminals")).await.json()["terminals"], json!([]));

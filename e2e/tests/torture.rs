@@ -13,7 +13,10 @@ fn on_disk(app: &Path) -> BTreeMap<String, String> {
     let script = r"find . \( -name .git -o -name node_modules -o -name .venv -o -name __pycache__ -o -name target -o -name .cache \) -prune -o -type f -print0 | xargs -0 -r sha256sum -z";
     let output = std::process::Command::new("sh").args(["-c", script]).current_dir(app).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    text.split('\0').filter(|line| !line.is_empty()).map(|line| (line[66..].trim_start_matches("./").to_owned(), line[..64].to_owned())).collect()
+    text.split('\0')
+        .filter(|line| !line.is_empty())
+        .map(|line| (line[66..].trim_start_matches("./").to_owned(), line[..64].to_owned()))
+        .collect()
 }
 
 /// The same of the database's export.
@@ -45,9 +48,19 @@ async fn both_sides_become_equal(server: &Server, session: &Session, files_at_le
         }
         if std::time::Instant::now() > deadline {
             let only = |a: &BTreeMap<String, String>, b: &BTreeMap<String, String>| -> Vec<String> {
-                a.iter().filter(|(path, sum)| b.get(*path) != Some(sum)).map(|(path, _)| path.clone()).take(10).collect()
+                a.iter()
+                    .filter(|(path, sum)| b.get(*path) != Some(sum))
+                    .map(|(path, _)| path.clone())
+                    .take(10)
+                    .collect()
             };
-            panic!("{} on disk, {} in the database; disk only or other: {:?}; database only or other: {:?}", disk.len(), database.len(), only(&disk, &database), only(&database, &disk));
+            panic!(
+                "{} on disk, {} in the database; disk only or other: {:?}; database only or other: {:?}",
+                disk.len(),
+                database.len(),
+                only(&disk, &database),
+                only(&database, &disk)
+            );
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -89,7 +102,15 @@ async fn tar_sed_mv_rsync_and_editors_end_equal_on_both_sides() {
     "#).await;
     both_sides_become_equal(&server, &session, 5000).await;
     let tree = session.tree().await;
-    let item = |path: &str| tree["items"].as_array().unwrap().iter().find(|item| item["path"] == path).cloned().unwrap_or(Value::Null);
+    let item = |path: &str| {
+        tree["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|item| item["path"] == path)
+            .cloned()
+            .unwrap_or(Value::Null)
+    };
     assert_eq!(item("link")["kind"], "symlink");
     assert_eq!(item("empty/in/empty")["kind"], "dir");
     assert_eq!(item("big")["mode"], 0o755);

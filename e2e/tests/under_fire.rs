@@ -18,7 +18,8 @@ async fn a_flood_with_a_viewer_that_stopped_reading_costs_no_memory_and_no_other
     let frozen = Viewer::attach(&session, &id, "frozen", &[]).await;
     let agent = server.agent(&session);
 
-    live.type_text("yes 0123456789012345678901234567890123456789 | head -c 200000000; echo flo''od over\n").await;
+    live.type_text("yes 0123456789012345678901234567890123456789 | head -c 200000000; echo flo''od over\n")
+        .await;
     let (mut agent_peak, mut server_peak) = (0, 0);
     let (mut agent_first, mut server_first) = (0, 0);
     let (mut read, mut looked) = (0u64, 0u64);
@@ -53,7 +54,12 @@ async fn a_flood_with_a_viewer_that_stopped_reading_costs_no_memory_and_no_other
     assert!(read >= 200_000_000, "{read}");
     let mb = |bytes: u64| bytes >> 20;
     assert!(agent_peak < agent_first + (16 << 20), "agent: {} then {} MiB", mb(agent_first), mb(agent_peak));
-    assert!(server_peak < server_first + (32 << 20), "server: {} then {} MiB", mb(server_first), mb(server_peak));
+    assert!(
+        server_peak < server_first + (32 << 20),
+        "server: {} then {} MiB",
+        mb(server_first),
+        mb(server_peak)
+    );
     assert!(agent_peak < 64 << 20, "agent: {} MiB", mb(agent_peak));
 
     live.type_text("echo al''ive\n").await;
