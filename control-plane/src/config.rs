@@ -13,7 +13,12 @@ const ADMIN_TOKEN_MIN: usize = 20;
 
 /// Berth's server: sessions with files, an editor and a terminal, in a browser tab.
 #[derive(Debug, Parser)]
-#[command(name = "control-plane", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    name = "control-plane",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub struct Cli {
     /// What to do instead of serving.
     #[command(subcommand)]
@@ -84,13 +89,23 @@ pub struct Settings {
     #[arg(long, env = "BERTH_PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<Origin>,
     /// Another origin whose pages may use the API with the user's cookie; may be given several times.
-    #[arg(long = "allowed-origin", env = "BERTH_ALLOWED_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    #[arg(
+        long = "allowed-origin",
+        env = "BERTH_ALLOWED_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
     pub allowed_origins: Vec<Origin>,
     /// How log lines look.
     #[arg(long, env = "BERTH_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
     /// What is logged: a level, or levels for parts, such as `info,control_plane=debug`.
-    #[arg(long, env = "BERTH_LOG", default_value = "info,sqlx=warn,sea_orm_migration=warn", value_name = "FILTER")]
+    #[arg(
+        long,
+        env = "BERTH_LOG",
+        default_value = "info,sqlx=warn,sea_orm_migration=warn",
+        value_name = "FILTER"
+    )]
     pub log: String,
     /// Megabytes (2^20 bytes) one file may have.
     #[arg(long, env = "BERTH_FILE_MB", default_value_t = 50, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=1024))]
@@ -125,7 +140,9 @@ pub enum BadSetting {
     )]
     Unisolated(SocketAddr),
     /// Too easy to guess.
-    #[error("--admin-token (BERTH_ADMIN_TOKEN) must have at least {ADMIN_TOKEN_MIN} characters; try `openssl rand -hex 32`.")]
+    #[error(
+        "--admin-token (BERTH_ADMIN_TOKEN) must have at least {ADMIN_TOKEN_MIN} characters; try `openssl rand -hex 32`."
+    )]
     TokenTooShort,
     /// A header could not carry it.
     #[error("--admin-token (BERTH_ADMIN_TOKEN) must consist of visible ASCII characters without spaces.")]
@@ -134,7 +151,9 @@ pub enum BadSetting {
     #[error("--database-url must begin with sqlite:// or postgres://.")]
     DatabaseUrl,
     /// Not in `tracing`'s syntax.
-    #[error("--log {0:?} is no log filter: {1}. Allowed: error, warn, info, debug, trace, or such as info,control_plane=debug.")]
+    #[error(
+        "--log {0:?} is no log filter: {1}. Allowed: error, warn, info, debug, trace, or such as info,control_plane=debug."
+    )]
     Log(String, String),
     /// A limit that another one makes pointless.
     #[error("--batch-mb {0} is below --file-mb {1}: a file must fit into a batch.")]
@@ -223,8 +242,11 @@ impl std::str::FromStr for Origin {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.strip_suffix('/').unwrap_or(text).to_ascii_lowercase();
         let uri: http::Uri = text.parse().map_err(|_| BadOrigin)?;
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(BadOrigin) };
-        let plain = matches!(uri.path(), "" | "/") && uri.query().is_none() && !authority.as_str().contains('@');
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(BadOrigin);
+        };
+        let plain =
+            matches!(uri.path(), "" | "/") && uri.query().is_none() && !authority.as_str().contains('@');
         if !matches!(scheme, "http" | "https") || authority.host().is_empty() || !plain {
             return Err(BadOrigin);
         }
@@ -274,14 +296,23 @@ mod tests {
         assert!(refused(&["--log", "a=b=c"]).contains("Allowed"));
         assert!(refused(&["--runtime", "kubernetes"]).contains("local"));
         assert!(refused(&["--batch-mb", "10"]).contains("--file-mb"));
-        for flags in [&["--listen", "here"][..], &["--runtime", "docker"], &["--file-mb", "0"], &["--allowed-origin", "x"]] {
-            assert!(Cli::try_parse_from(std::iter::once("control-plane").chain(flags.iter().copied())).is_err(), "{flags:?}");
+        for flags in [
+            &["--listen", "here"][..],
+            &["--runtime", "docker"],
+            &["--file-mb", "0"],
+            &["--allowed-origin", "x"],
+        ] {
+            assert!(
+                Cli::try_parse_from(std::iter::once("control-plane").chain(flags.iter().copied())).is_err(),
+                "{flags:?}"
+            );
         }
     }
 
     #[test]
     fn secrets_are_not_in_the_debug_output() {
-        let settings = settings(&["--admin-token", "0123456789abcdef0123", "--database-url", "postgres://u:pass@h/d"]);
+        let settings =
+            settings(&["--admin-token", "0123456789abcdef0123", "--database-url", "postgres://u:pass@h/d"]);
         let shown = format!("{settings:?}");
         assert!(!shown.contains("0123456789abcdef") && !shown.contains("pass@"), "{shown}");
     }

@@ -143,7 +143,9 @@ impl Events {
 
     /// Whether anyone has the session open.
     fn watched(&self, session: SessionId) -> bool {
-        self.all().get(&session).is_some_and(|subscribers| subscribers.iter().any(|subscriber| !subscriber.queue.is_closed()))
+        self.all()
+            .get(&session)
+            .is_some_and(|subscribers| subscribers.iter().any(|subscriber| !subscriber.queue.is_closed()))
     }
 
     fn tell(&self, session: SessionId, told: &Told) {
@@ -231,7 +233,9 @@ impl Events {
 
     fn session(&self, change: lifecycle::Change, memory: &mut Memory) {
         match change.state {
-            Some(state) => self.event(change.session, &Event::Session { state, reason: change.reason.as_deref() }),
+            Some(state) => {
+                self.event(change.session, &Event::Session { state, reason: change.reason.as_deref() })
+            }
             None => {
                 memory.forget(change.session);
                 self.tell(change.session, &Told::Gone);
@@ -265,9 +269,15 @@ impl Events {
         let known = memory.problems.entry(session).or_default();
         let now: HashSet<(String, String)> =
             status.problems.iter().map(|problem| (problem.path.clone(), problem.code.clone())).collect();
-        let fresh = status.problems.iter().filter(|problem| !known.contains(&(problem.path.clone(), problem.code.clone())));
+        let fresh = status
+            .problems
+            .iter()
+            .filter(|problem| !known.contains(&(problem.path.clone(), problem.code.clone())));
         for problem in fresh.take(PROBLEMS_TOLD) {
-            self.event(session, &Event::Problem { path: &problem.path, code: &problem.code, message: &problem.message });
+            self.event(
+                session,
+                &Event::Problem { path: &problem.path, code: &problem.code, message: &problem.message },
+            );
         }
         *known = now;
     }
@@ -289,7 +299,9 @@ impl Memory {
 
 /// What file sync of a session is doing now.
 pub fn sync_state(agents: &Agents, session: SessionId) -> Event<'static> {
-    let Some(link) = agents.get(session) else { return Event::Sync { rev_in_pod: Revision::ZERO, state: "offline" } };
+    let Some(link) = agents.get(session) else {
+        return Event::Sync { rev_in_pod: Revision::ZERO, state: "offline" };
+    };
     Event::Sync { rev_in_pod: link.sync().visible(), state: sync_name(link.sync().status().state) }
 }
 

@@ -35,13 +35,17 @@ pub enum StartError {
     #[error(transparent)]
     Setting(#[from] BadSetting),
     /// The data folder cannot be made or written.
-    #[error("The data folder {0} cannot be used: {1}. Choose another with --data, or change its permissions.")]
+    #[error(
+        "The data folder {0} cannot be used: {1}. Choose another with --data, or change its permissions."
+    )]
     Data(PathBuf, io::Error),
     /// Another server has it.
     #[error("Another server uses the data folder {0}. Stop it, or choose another folder with --data.")]
     Locked(PathBuf),
     /// The database.
-    #[error("The database cannot be used: {0}. Check --database-url, and that its server runs and lets this user in.")]
+    #[error(
+        "The database cannot be used: {0}. Check --database-url, and that its server runs and lets this user in."
+    )]
     Database(String),
     /// Something listens there.
     #[error("{0} is taken by another program. Stop that one, or choose another address with {1}.")]
@@ -92,7 +96,12 @@ struct Tasks(Vec<tokio::task::JoinHandle<()>>);
 impl Tasks {
     fn start(app: &App, agent_listener: TcpListener) -> Self {
         let (agents, lifecycle) = (app.agents.clone(), app.lifecycle.clone());
-        let events = app.events.clone().run(app.store.clone(), lifecycle.clone(), agents.clone(), app.shutdown.clone());
+        let events = app.events.clone().run(
+            app.store.clone(),
+            lifecycle.clone(),
+            agents.clone(),
+            app.shutdown.clone(),
+        );
         Self(vec![
             tokio::spawn(watch_signals(app.shutdown.clone())),
             tokio::spawn(sweep(app.clone())),
@@ -106,7 +115,8 @@ impl Tasks {
 
 /// Prints a new one-time link for the server that uses this data folder.
 pub async fn print_sign_in_link(settings: &Settings) -> Result<(), StartError> {
-    let base = std::fs::read_to_string(settings.data.join("address")).unwrap_or_else(|_| base_url(settings, settings.listen));
+    let base = std::fs::read_to_string(settings.data.join("address"))
+        .unwrap_or_else(|_| base_url(settings, settings.listen));
     if settings.database_url.is_none() && !settings.data.join("berth.sqlite").exists() {
         let why = io::Error::new(io::ErrorKind::NotFound, "no server has used it yet");
         return Err(StartError::Data(settings.data.clone(), why));
@@ -159,7 +169,12 @@ pub async fn assemble(
 /// What comes after the last request: links are closed, agents live on, and the person is told of them.
 async fn finish(app: &App, tasks: Tasks) {
     let running = app.lifecycle.list(None).await.unwrap_or_default();
-    let running: Vec<_> = running.into_iter().filter(|session| session.state == State::Running).collect();
+    // The local runtime's agents are processes of this machine, so a person can end them without a server.
+    let running: Vec<_> = running
+        .into_iter()
+        .filter(|session| session.state == State::Running)
+        .map(|session| (app.agents.get(session.id).map(|link| link.hello().pid), session))
+        .collect();
     let closing = async {
         app.lifecycle.close().await;
         app.agents.close().await;
@@ -178,10 +193,17 @@ async fn finish(app: &App, tasks: Tasks) {
     }
     let mut out = io::stdout();
     let _ = writeln!(out, "These sessions go on without the server, with all that runs in them:");
-    for session in &running {
-        let _ = writeln!(out, "  {}  {}", session.id, crate::telemetry::Untrusted(&session.name));
+    for (pid, session) in &running {
+        let name = crate::telemetry::Untrusted(&session.name);
+        let _ = match pid {
+            Some(pid) => writeln!(out, "  {name}  (to stop it now: kill {pid})"),
+            None => writeln!(out, "  {name}"),
+        };
     }
-    let _ = writeln!(out, "Start the server again to use or stop them; without one they end by themselves after 10 minutes.");
+    let _ = writeln!(
+        out,
+        "Start the server again to use them; without one they end by themselves after 10 minutes, files kept."
+    );
 }
 
 async fn open(settings: &Settings) -> Result<Database, StartError> {
@@ -190,13 +212,18 @@ async fn open(settings: &Settings) -> Result<Database, StartError> {
     match opening.await {
         Ok(Ok(database)) => Ok(database),
         Ok(Err(why)) => Err(StartError::Database(without_password(&why.to_string(), url.expose()))),
-        Err(_) => Err(StartError::Database(format!("no answer within {} seconds", DATABASE_PATIENCE.as_secs()))),
+        Err(_) => {
+            Err(StartError::Database(format!("no answer within {} seconds", DATABASE_PATIENCE.as_secs())))
+        }
     }
 }
 
 /// A driver's message, in case it quotes the URL.
 fn without_password(message: &str, url: &str) -> String {
-    let password = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).and_then(|(user, _)| user.split_once(':'));
+    let password = url
+        .split_once("://")
+        .and_then(|(_, rest)| rest.rsplit_once('@'))
+        .and_then(|(user, _)| user.split_once(':'));
     match password {
         Some((_, password)) if !password.is_empty() => message.replace(password, "…"),
         _ => message.to_owned(),
@@ -227,7 +254,13 @@ fn lock(data: &Path) -> Result<File, StartError> {
 fn write_file(path: &Path, text: &str) -> Result<(), StartError> {
     let unusable = |why| StartError::Data(path.to_owned(), why);
     let new = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new).map_err(unusable)?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&new)
+        .map_err(unusable)?;
     file.write_all(text.as_bytes()).map_err(unusable)?;
     std::fs::rename(&new, path).map_err(unusable)
 }
@@ -252,7 +285,9 @@ fn base_url(settings: &Settings, address: SocketAddr) -> String {
 /// Cancels `shutdown` at Ctrl-C or SIGTERM. A second Ctrl-C ends the process at once.
 async fn watch_signals(shutdown: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         tracing::error!("signals cannot be watched");
         return;
     };

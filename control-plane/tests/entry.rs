@@ -1,4 +1,5 @@
 //! Who may enter, from where, and what is said to those who may not.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
 
 mod support;
 
@@ -9,11 +10,19 @@ use support::{TOKEN, TestServer};
 
 /// A template with every parameter filled in.
 fn filled(template: &str, session: &str) -> String {
-    template.replace("{uuid}", session).replace("{path...}", "a/b").replace("{id}", session).replace("{version}", "1").replace("{rest...}", "x").replace("{name...}", "x")
+    template
+        .replace("{uuid}", session)
+        .replace("{path...}", "a/b")
+        .replace("{id}", session)
+        .replace("{version}", "1")
+        .replace("{rest...}", "x")
+        .replace("{name...}", "x")
 }
 
 fn upgrade<'a>(ask: support::Ask<'a>) -> support::Ask<'a> {
-    ask.header("Upgrade", "websocket").header("Sec-WebSocket-Version", "13").header("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==")
+    ask.header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Version", "13")
+        .header("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==")
 }
 
 #[tokio::test]
@@ -24,11 +33,19 @@ async fn no_route_but_the_public_ones_answers_a_stranger_or_a_wrong_token() {
     for route in routes().iter().filter(|route| route.access != Access::Public) {
         let path = filled(route.template, &session);
         let method = route.method.as_str();
-        for (who, expected) in [(None, "not_signed_in"), (Some("Bearer wrong-but-long-enough-token"), "bad_token"), (Some("Basic eDp5"), "bad_token")] {
+        for (who, expected) in [
+            (None, "not_signed_in"),
+            (Some("Bearer wrong-but-long-enough-token"), "bad_token"),
+            (Some("Basic eDp5"), "bad_token"),
+        ] {
             let ask = server.stranger(method, &path);
             let ask = who.into_iter().fold(ask, |ask, who| ask.header("Authorization", who));
             // With an upgrade the header `Connection` must say so, too; the handshake is refused all the same.
-            let ask = if route.speaks == Speaks::WebSocket { upgrade(ask.header("Connection", "upgrade")) } else { ask };
+            let ask = if route.speaks == Speaks::WebSocket {
+                upgrade(ask.header("Connection", "upgrade"))
+            } else {
+                ask
+            };
             let answer = ask.send().await;
             assert_eq!((answer.status, answer.code().as_str()), (401, expected), "{method} {path}");
         }
@@ -70,7 +87,8 @@ async fn a_browser_is_told_by_a_close_code_why_it_may_not_have_a_socket() {
     let mut gone = server.socket(&gone, &[cookie.clone(), ("origin", server.origin())]).await.ok().unwrap();
     assert_eq!(gone.close_code().await, 4404);
     let terminal = format!("/api/sessions/{session}/terminals/{session}");
-    let mut stopped = server.socket(&terminal, &[cookie.clone(), ("origin", server.origin())]).await.ok().unwrap();
+    let mut stopped =
+        server.socket(&terminal, &[cookie.clone(), ("origin", server.origin())]).await.ok().unwrap();
     assert_eq!(stopped.close_code().await, 4404);
     // A browser always says its origin: a cookie without one was not sent by a browser of ours.
     assert_eq!(server.socket(&events(&session), &[cookie]).await.err(), Some(403));
@@ -89,12 +107,20 @@ async fn a_sign_in_link_lets_one_browser_in_once() {
     let me = server.stranger("GET", "/api/me").header("Cookie", &cookie).send().await;
     assert_eq!((me.status, me.json()["name"].as_str()), (200, Some("local")));
     let second = server.stranger("GET", &path).send().await;
-    assert_eq!((second.status, second.header("content-type"), second.header("set-cookie")), (401, "text/html; charset=utf-8", ""));
+    assert_eq!(
+        (second.status, second.header("content-type"), second.header("set-cookie")),
+        (401, "text/html; charset=utf-8", "")
+    );
     let again = server.stranger("GET", &path).header("Cookie", &cookie).send().await;
     assert_eq!(again.status, 303, "who is in already gets in");
     let posted = server.stranger("POST", "/api/sign-in").json(json!({"token": link.reveal()})).send().await;
     assert_eq!((posted.status, posted.code().as_str()), (401, "bad_link"));
-    let out = server.stranger("POST", "/api/sign-out").header("Cookie", &cookie).header("X-Berth", "1").send().await;
+    let out = server
+        .stranger("POST", "/api/sign-out")
+        .header("Cookie", &cookie)
+        .header("X-Berth", "1")
+        .send()
+        .await;
     assert_eq!(out.status, 204);
     let me = server.stranger("GET", "/api/me").header("Cookie", &cookie).send().await;
     assert_eq!(me.status, 401);
@@ -104,14 +130,24 @@ async fn a_sign_in_link_lets_one_browser_in_once() {
 async fn a_change_by_cookie_needs_proof_that_our_own_page_asked_for_it() {
     let server = TestServer::start().await;
     let cookie = server.browser().await;
-    let create = || server.stranger("POST", "/api/sessions").header("Cookie", &cookie).json(json!({"name": "x", "start": false}));
+    let create = || {
+        server
+            .stranger("POST", "/api/sessions")
+            .header("Cookie", &cookie)
+            .json(json!({"name": "x", "start": false}))
+    };
     let bare = create().send().await;
     assert_eq!((bare.status, bare.code().as_str()), (403, "csrf"));
     let foreign = create().header("X-Berth", "1").header("Origin", "http://evil.example").send().await;
     assert_eq!((foreign.status, foreign.code().as_str()), (403, "foreign_origin"));
     let cross = create().header("X-Berth", "1").header("Sec-Fetch-Site", "cross-site").send().await;
     assert_eq!((cross.status, cross.code().as_str()), (403, "csrf"));
-    let own = create().header("X-Berth", "1").header("Origin", &server.origin()).header("Sec-Fetch-Site", "same-origin").send().await;
+    let own = create()
+        .header("X-Berth", "1")
+        .header("Origin", &server.origin())
+        .header("Sec-Fetch-Site", "same-origin")
+        .send()
+        .await;
     assert_eq!(own.status, 201, "{own:?}");
 }
 

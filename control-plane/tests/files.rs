@@ -1,4 +1,5 @@
 //! Files over HTTP: saving, conditions, bad input, batches, archives, events.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
 
 mod support;
 
@@ -28,18 +29,33 @@ async fn what_is_saved_is_read_back_under_its_revision() {
     let saved = put(&server, &session, "src/a%20b.py", text).await;
     assert_eq!(saved.status, 200, "{saved:?}");
     let json = saved.json();
-    assert_eq!((json["path"].as_str(), json["rev"].as_u64(), json["size"].as_u64()), (Some("src/a b.py"), Some(1), Some(text.len() as u64)));
+    assert_eq!(
+        (json["path"].as_str(), json["rev"].as_u64(), json["size"].as_u64()),
+        (Some("src/a b.py"), Some(1), Some(text.len() as u64))
+    );
     assert_eq!(saved.header("etag"), "\"1\"");
     let read = server.request("GET", &file(&session, "src/a%20b.py")).send().await;
-    assert_eq!((read.status, read.header("etag"), read.header("content-type")), (200, "\"1\"", "text/plain; charset=utf-8"));
+    assert_eq!(
+        (read.status, read.header("etag"), read.header("content-type")),
+        (200, "\"1\"", "text/plain; charset=utf-8")
+    );
     assert_eq!(read.body, text.as_bytes());
     let head = server.request("HEAD", &file(&session, "src/a%20b.py")).send().await;
-    assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, text.len().to_string().as_str(), 0));
-    let part = server.request("GET", &file(&session, "src/a%20b.py")).header("Range", "bytes=0-1").send().await;
-    assert_eq!((part.status, part.body.as_slice(), part.header("content-range")), (206, &b"na"[..], format!("bytes 0-1/{}", text.len()).as_str()));
-    let beyond = server.request("GET", &file(&session, "src/a%20b.py")).header("Range", "bytes=999-").send().await;
+    assert_eq!(
+        (head.status, head.header("content-length"), head.body.len()),
+        (200, text.len().to_string().as_str(), 0)
+    );
+    let part =
+        server.request("GET", &file(&session, "src/a%20b.py")).header("Range", "bytes=0-1").send().await;
+    assert_eq!(
+        (part.status, part.body.as_slice(), part.header("content-range")),
+        (206, &b"na"[..], format!("bytes 0-1/{}", text.len()).as_str())
+    );
+    let beyond =
+        server.request("GET", &file(&session, "src/a%20b.py")).header("Range", "bytes=999-").send().await;
     assert_eq!((beyond.status, beyond.code().as_str()), (416, "bad_range"));
-    let download = server.request("GET", &format!("{}?download", file(&session, "src/a%20b.py"))).send().await;
+    let download =
+        server.request("GET", &format!("{}?download", file(&session, "src/a%20b.py"))).send().await;
     assert!(download.header("content-disposition").starts_with("attachment"));
     assert_eq!(paths(&server, &session).await, ["src", "src/a b.py"]);
 }
@@ -52,7 +68,10 @@ async fn a_stale_save_overwrites_nothing_and_says_what_is_there() {
     put(&server, &session, "a.txt", "one").await;
     put(&server, &session, "a.txt", "two").await;
     let stale = server.request("PUT", &path).header("If-Match", "\"1\"").body("three").send().await;
-    assert_eq!((stale.status, stale.code().as_str(), stale.header("etag"), stale.json()["rev"].as_u64()), (409, "stale", "\"2\"", Some(2)));
+    assert_eq!(
+        (stale.status, stale.code().as_str(), stale.header("etag"), stale.json()["rev"].as_u64()),
+        (409, "stale", "\"2\"", Some(2))
+    );
     let exists = server.request("PUT", &path).header("If-None-Match", "*").body("three").send().await;
     assert_eq!((exists.status, exists.code().as_str()), (409, "exists"));
     let stale = server.request("DELETE", &path).header("If-Match", "\"1\"").send().await;
@@ -62,9 +81,11 @@ async fn a_stale_save_overwrites_nothing_and_says_what_is_there() {
     assert_eq!((unchanged.status, unchanged.body.len(), unchanged.header("etag")), (304, 0, "\"2\""));
     let fresh = server.request("PUT", &path).header("If-Match", "\"2\"").body("three").send().await;
     assert_eq!((fresh.status, fresh.header("etag")), (200, "\"3\""));
-    let new = server.request("PUT", &file(&session, "b.txt")).header("If-None-Match", "*").body("new").send().await;
+    let new =
+        server.request("PUT", &file(&session, "b.txt")).header("If-None-Match", "*").body("new").send().await;
     assert_eq!(new.status, 201);
-    let nothing = server.request("PUT", &file(&session, "c.txt")).header("If-Match", "*").body("x").send().await;
+    let nothing =
+        server.request("PUT", &file(&session, "c.txt")).header("If-Match", "*").body("x").send().await;
     assert_eq!((nothing.status, nothing.code().as_str()), (404, "not_found"));
     let bad = server.request("PUT", &path).header("If-Match", "three").body("x").send().await;
     assert_eq!((bad.status, bad.code().as_str()), (400, "bad_etag"));
@@ -150,7 +171,11 @@ async fn json_that_is_not_and_names_in_use_have_their_codes() {
         let answer = server.request("POST", &batch).body(body).send().await;
         assert_eq!((answer.status, answer.code().as_str()), (400, code), "{body}");
     }
-    let exec = server.request("POST", &format!("/api/sessions/{session}/exec")).json(json!({"command": "true"})).send().await;
+    let exec = server
+        .request("POST", &format!("/api/sessions/{session}/exec"))
+        .json(json!({"command": "true"}))
+        .send()
+        .await;
     assert_eq!((exec.status, exec.code().as_str()), (409, "session_not_running"));
     let deleted = server.request("DELETE", &format!("/api/sessions/{session}")).send().await;
     assert_eq!(deleted.status, 204);
@@ -185,7 +210,10 @@ async fn a_batch_is_all_or_nothing_and_one_revision() {
     assert_eq!((since["rev"].as_u64(), since["items"].as_array().map(Vec::len)), (Some(1), Some(0)));
     server.request("DELETE", &file(&session, "a")).send().await;
     let since = server.request("GET", &format!("/api/workspace/{session}/tree?since=1")).send().await.json();
-    assert_eq!((since["items"][0]["path"].as_str(), since["items"][0]["deleted"].as_bool()), (Some("a"), Some(true)));
+    assert_eq!(
+        (since["items"][0]["path"].as_str(), since["items"][0]["deleted"].as_bool()),
+        (Some("a"), Some(true))
+    );
 }
 
 #[tokio::test]
@@ -197,7 +225,8 @@ async fn an_archive_goes_out_and_comes_back_the_same() {
     let batch = json!({"ops": [{"op": "mkdir", "path": "empty"}, {"op": "symlink", "path": "link", "target": "a/b.txt"}]});
     server.request("POST", &format!("/api/workspace/{session}/batch")).json(batch).send().await;
     for format in ["zip", "tar.zst"] {
-        let out = server.request("GET", &format!("/api/workspace/{session}/archive?format={format}")).send().await;
+        let out =
+            server.request("GET", &format!("/api/workspace/{session}/archive?format={format}")).send().await;
         assert_eq!((out.status, out.header("etag")), (200, "\"3\""), "{format}");
         assert!(out.header("content-disposition").contains(&format!("box.{format}")));
         if format == "zip" {
@@ -207,11 +236,20 @@ async fn an_archive_goes_out_and_comes_back_the_same() {
             assert_eq!(text, "text");
         }
         let copy = server.session(format).await;
-        let taken = server.request("PUT", &format!("/api/workspace/{copy}/archive")).body(out.body).send().await;
-        assert_eq!((taken.status, taken.json()["rev"].as_u64(), taken.json()["files"].as_u64()), (200, Some(1), Some(3)), "{taken:?}");
+        let taken =
+            server.request("PUT", &format!("/api/workspace/{copy}/archive")).body(out.body).send().await;
+        assert_eq!(
+            (taken.status, taken.json()["rev"].as_u64(), taken.json()["files"].as_u64()),
+            (200, Some(1), Some(3)),
+            "{taken:?}"
+        );
         let items = |tree: serde_json::Value| -> Vec<(String, u64, String)> {
             let items = tree["items"].as_array().unwrap().iter();
-            items.map(|item| (item["path"].to_string(), item["mode"].as_u64().unwrap(), item["hash"].to_string())).collect()
+            items
+                .map(|item| {
+                    (item["path"].to_string(), item["mode"].as_u64().unwrap(), item["hash"].to_string())
+                })
+                .collect()
         };
         let original = server.request("GET", &format!("/api/workspace/{session}/tree")).send().await.json();
         let copied = server.request("GET", &format!("/api/workspace/{copy}/tree")).send().await.json();
@@ -241,7 +279,8 @@ async fn a_hostile_archive_is_refused_whole() {
         (b"not an archive".to_vec(), 400, "bad_format"),
         (zip("x", b"x")[..60].to_vec(), 400, "archive_damaged"),
     ] {
-        let answer = server.request("PUT", &format!("/api/workspace/{session}/archive")).body(archive).send().await;
+        let answer =
+            server.request("PUT", &format!("/api/workspace/{session}/archive")).body(archive).send().await;
         assert_eq!((answer.status, answer.code().as_str()), (status, code));
     }
     assert!(paths(&server, &session).await.is_empty());
@@ -257,7 +296,11 @@ async fn a_large_archive_is_one_revision_too() {
         zip.write_all(i.to_string().as_bytes()).unwrap();
     }
     let archive = zip.finish().unwrap().into_inner();
-    let taken = server.request("PUT", &format!("/api/workspace/{session}/archive?path=below")).body(archive).send().await;
+    let taken = server
+        .request("PUT", &format!("/api/workspace/{session}/archive?path=below"))
+        .body(archive)
+        .send()
+        .await;
     assert_eq!((taken.status, taken.json()["rev"].as_u64()), (200, Some(1)), "{taken:?}");
     assert_eq!(server.request("GET", &file(&session, "below/d/39.txt")).send().await.body, b"39");
 }
@@ -273,7 +316,10 @@ async fn who_has_the_workspace_open_hears_of_a_save_and_of_the_end() {
     assert_eq!(events.json_of("sync").await["state"], "offline");
     put(&server, &session, "a.txt", "x").await;
     let files = events.json_of("files").await;
-    assert_eq!(files, json!({"type": "files", "rev": 1, "origin": "editor", "paths": ["a.txt"], "truncated": false}));
+    assert_eq!(
+        files,
+        json!({"type": "files", "rev": 1, "origin": "editor", "paths": ["a.txt"], "truncated": false})
+    );
     events.send(json!({"type": "ping"})).await;
     assert_eq!(events.json().await, json!({"type": "pong"}));
     server.request("DELETE", &format!("/api/sessions/{session}")).send().await;
@@ -286,18 +332,31 @@ async fn what_was_overwritten_or_deleted_can_be_had_back() {
     let session = server.session("box").await;
     put(&server, &session, "a.txt", "one").await;
     put(&server, &session, "a.txt", "two").await;
-    let history = server.request("GET", &format!("/api/workspace/{session}/history?path=a.txt")).send().await.json();
+    let history =
+        server.request("GET", &format!("/api/workspace/{session}/history?path=a.txt")).send().await.json();
     let versions = history["versions"].as_array().unwrap();
     assert_eq!(versions.len(), 2, "{history}");
     let oldest = versions[1]["version"].as_i64().unwrap();
     let bytes = server.request("GET", &format!("/api/workspace/{session}/versions/{oldest}")).send().await;
     assert_eq!(bytes.body, b"one");
-    let restored = server.request("POST", &format!("/api/workspace/{session}/restore")).json(json!({"path": "a.txt", "rev": 1})).send().await;
+    let restored = server
+        .request("POST", &format!("/api/workspace/{session}/restore"))
+        .json(json!({"path": "a.txt", "rev": 1}))
+        .send()
+        .await;
     assert_eq!(restored.status, 200, "{restored:?}");
     assert_eq!(server.request("GET", &file(&session, "a.txt")).send().await.body, b"one");
-    let undone = server.request("POST", &format!("/api/workspace/{session}/undo")).json(json!({"path": "a.txt"})).send().await;
+    let undone = server
+        .request("POST", &format!("/api/workspace/{session}/undo"))
+        .json(json!({"path": "a.txt"}))
+        .send()
+        .await;
     assert_eq!(undone.status, 200, "{undone:?}");
     assert_eq!(server.request("GET", &file(&session, "a.txt")).send().await.body, b"two");
-    let missing = server.request("POST", &format!("/api/workspace/{session}/restore")).json(json!({"rev": 99})).send().await;
+    let missing = server
+        .request("POST", &format!("/api/workspace/{session}/restore"))
+        .json(json!({"rev": 99}))
+        .send()
+        .await;
     assert_eq!((missing.status, missing.code().as_str()), (404, "no_such_revision"));
 }

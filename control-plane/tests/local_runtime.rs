@@ -1,4 +1,5 @@
 //! Sessions on the local runtime: this very program as agents, real processes, a real database in a file.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
 
 use control_plane::agents::{self, Agents, StoredCredentials, exec, terminals};
 use control_plane::lifecycle::{Lifecycle, Session, Settings, State};

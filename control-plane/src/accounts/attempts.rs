@@ -43,7 +43,8 @@ impl Attempts {
         if records.len() >= REMEMBERED {
             records.retain(|_, record| now.duration_since(record.last) < FORGET);
             if records.len() >= REMEMBERED
-                && let Some(oldest) = records.iter().min_by_key(|(_, record)| record.last).map(|(address, _)| *address)
+                && let Some(oldest) =
+                    records.iter().min_by_key(|(_, record)| record.last).map(|(address, _)| *address)
             {
                 records.remove(&oldest);
             }

@@ -16,9 +16,9 @@ pub use role::Role;
 
 use crate::entities::now_ms as now;
 use crate::telemetry::Secret;
+use crate::workspace::Database;
 use attempts::Attempts;
 use records::Records;
-use crate::workspace::Database;
 use sea_orm::DbErr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,4 +134,3 @@ impl Accounts {
         self.0.records.sweep(now()).await
     }
 }
-

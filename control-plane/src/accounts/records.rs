@@ -20,7 +20,13 @@ impl Records {
     }
 
     /// Keeps a link's hash.
-    pub(super) async fn add_link(&self, hash: &TokenHash, user: i64, now: i64, life: Duration) -> Result<(), DbErr> {
+    pub(super) async fn add_link(
+        &self,
+        hash: &TokenHash,
+        user: i64,
+        now: i64,
+        life: Duration,
+    ) -> Result<(), DbErr> {
         let row = sign_in_token::ActiveModel {
             token_hash: Set(hash.to_vec()),
             user_id: Set(user),
@@ -33,7 +39,13 @@ impl Records {
     }
 
     /// Uses a link up and signs a browser in, both or neither. Of two that come at once, one is let in.
-    pub(super) async fn use_link(&self, link: &TokenHash, browser: &TokenHash, now: i64, life: Duration) -> Result<bool, DbErr> {
+    pub(super) async fn use_link(
+        &self,
+        link: &TokenHash,
+        browser: &TokenHash,
+        now: i64,
+        life: Duration,
+    ) -> Result<bool, DbErr> {
         let transaction = self.0.begin().await?;
         let used = sign_in_token::Entity::update_many()
             .col_expr(sign_in_token::Column::UsedAt, Expr::value(now))
@@ -46,7 +58,9 @@ impl Records {
             transaction.rollback().await?;
             return Ok(false);
         }
-        let Some(row) = sign_in_token::Entity::find_by_id(link.to_vec()).one(&transaction).await? else { return Ok(false) };
+        let Some(row) = sign_in_token::Entity::find_by_id(link.to_vec()).one(&transaction).await? else {
+            return Ok(false);
+        };
         let row = browser_session::ActiveModel {
             token_hash: Set(browser.to_vec()),
             user_id: Set(row.user_id),
@@ -60,12 +74,20 @@ impl Records {
     }
 
     /// The user that a browser's session belongs to: row, name, and whether it is an admin.
-    pub(super) async fn browser(&self, hash: &TokenHash, now: i64) -> Result<Option<(i64, String, bool)>, DbErr> {
-        let Some(row) = browser_session::Entity::find_by_id(hash.to_vec()).one(self.0.reader()).await? else { return Ok(None) };
+    pub(super) async fn browser(
+        &self,
+        hash: &TokenHash,
+        now: i64,
+    ) -> Result<Option<(i64, String, bool)>, DbErr> {
+        let Some(row) = browser_session::Entity::find_by_id(hash.to_vec()).one(self.0.reader()).await? else {
+            return Ok(None);
+        };
         if row.expires_at <= now {
             return Ok(None);
         }
-        let Some(user) = user::Entity::find_by_id(row.user_id).one(self.0.reader()).await? else { return Ok(None) };
+        let Some(user) = user::Entity::find_by_id(row.user_id).one(self.0.reader()).await? else {
+            return Ok(None);
+        };
         if user.disabled_at.is_some() {
             return Ok(None);
         }
@@ -88,8 +110,14 @@ impl Records {
 
     /// Removes what has expired.
     pub(super) async fn sweep(&self, now: i64) -> Result<(), DbErr> {
-        sign_in_token::Entity::delete_many().filter(sign_in_token::Column::ExpiresAt.lt(now)).exec(self.0.writer()).await?;
-        browser_session::Entity::delete_many().filter(browser_session::Column::ExpiresAt.lt(now)).exec(self.0.writer()).await?;
+        sign_in_token::Entity::delete_many()
+            .filter(sign_in_token::Column::ExpiresAt.lt(now))
+            .exec(self.0.writer())
+            .await?;
+        browser_session::Entity::delete_many()
+            .filter(browser_session::Column::ExpiresAt.lt(now))
+            .exec(self.0.writer())
+            .await?;
         Ok(())
     }
 }

@@ -36,7 +36,8 @@ impl Token {
 
     /// Whether a text could be a token at all, so that others need no look into the database.
     pub fn looks_like_one(text: &str) -> bool {
-        text.len() == CHARACTERS && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        text.len() == CHARACTERS
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
     }
 }
 

@@ -36,7 +36,9 @@ static BODY: LazyLock<String> = LazyLock::new(|| {
 
 async fn docs(_: App, _: Request) -> Result<Response, Problem> {
     let nonce = nonce();
-    let policy = format!("default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+    let policy = format!(
+        "default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
     let document = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <title>Berth's API</title><style nonce=\"{nonce}\">{STYLE}</style><body>{}</body></html>",
@@ -63,7 +65,9 @@ fn body(document: &Value) -> String {
     for tag in document["tags"].as_array().into_iter().flatten() {
         let name = text(&tag["name"]);
         let _ = write!(out, "<h2 id=\"{0}\">{1}</h2>", escape(name), escape(text(&tag["description"])));
-        for (path, method, operation) in operations.iter().filter(|(_, _, operation)| operation["tags"][0] == name) {
+        for (path, method, operation) in
+            operations.iter().filter(|(_, _, operation)| operation["tags"][0] == name)
+        {
             operation_section(&mut out, document, path, method, operation);
         }
     }
@@ -80,7 +84,8 @@ fn operation_section(out: &mut String, document: &Value, path: &str, method: &st
         escape(text(&operation["summary"])),
         markdown(text(&operation["description"]))
     );
-    let parameters: Vec<&Value> = operation["parameters"].as_array().into_iter().flatten().filter(|p| p["in"] != "path").collect();
+    let parameters: Vec<&Value> =
+        operation["parameters"].as_array().into_iter().flatten().filter(|p| p["in"] != "path").collect();
     if !parameters.is_empty() {
         out.push_str("<table>");
         for parameter in parameters {
@@ -102,9 +107,16 @@ fn operation_section(out: &mut String, document: &Value, path: &str, method: &st
     }
     out.push_str("<table>");
     for (status, response) in operation["responses"].as_object().into_iter().flatten() {
-        let _ = write!(out, "<tr><td><code>{}</code><td>{}", escape(status), inline(text(&response["description"])));
+        let _ = write!(
+            out,
+            "<tr><td><code>{}</code><td>{}",
+            escape(status),
+            inline(text(&response["description"]))
+        );
         for (kind, body) in response["content"].as_object().into_iter().flatten() {
-            if kind != "application/problem+json" && !body["schema"]["$ref"].as_str().is_some_and(|name| name.ends_with("/Problem")) {
+            if kind != "application/problem+json"
+                && !body["schema"]["$ref"].as_str().is_some_and(|name| name.ends_with("/Problem"))
+            {
                 schema(out, document, &body["schema"]);
             }
         }
@@ -116,7 +128,8 @@ fn operation_section(out: &mut String, document: &Value, path: &str, method: &st
 fn schema(out: &mut String, document: &Value, schema: &Value) {
     let resolved = resolve(document, schema);
     let Some(members) = resolved["properties"].as_object() else { return };
-    let required: Vec<&str> = resolved["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> =
+        resolved["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     out.push_str("<table>");
     for (name, member) in members {
         let optional = if required.contains(&name.as_str()) { "" } else { " optional" };
@@ -146,7 +159,12 @@ fn kind(document: &Value, schema: &Value) -> String {
     match &schema["type"] {
         Value::String(kind) if kind == "array" => format!("[{}]", kind_of_items(document, schema)),
         Value::String(kind) => kind.clone(),
-        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).filter(|kind| *kind != "null").collect::<Vec<_>>().join(" or "),
+        Value::Array(kinds) => kinds
+            .iter()
+            .filter_map(Value::as_str)
+            .filter(|kind| *kind != "null")
+            .collect::<Vec<_>>()
+            .join(" or "),
         _ => String::new(),
     }
 }

@@ -57,7 +57,8 @@ pub(super) fn document() -> Part {
     (status = 426, description = "`upgrade_required`", body = ProblemBody),
 ))]
 async fn events(app: App, mut request: Request) -> Result<Response, Problem> {
-    let upgrade = request.upgrade.take().ok_or_else(|| Problem::internal("a socket's route without an upgrade"))?;
+    let upgrade =
+        request.upgrade.take().ok_or_else(|| Problem::internal("a socket's route without an upgrade"))?;
     let session = request.session()?;
     let upgrade = upgrade.max_message_size(MESSAGE_BYTES).max_frame_size(MESSAGE_BYTES);
     let inner = app.clone();
@@ -123,13 +124,21 @@ fn is_ping(message: &Message) -> bool {
 }
 
 /// Revision, state and sync as they are now.
-async fn greet<S: Sink<Message> + Unpin>(app: &App, session: SessionId, sink: &mut S) -> Result<(), (u16, &'static str)> {
+async fn greet<S: Sink<Message> + Unpin>(
+    app: &App,
+    session: SessionId,
+    sink: &mut S,
+) -> Result<(), (u16, &'static str)> {
     let rev = app.store.rev(session).await.map_err(|_| (4503, "database_unavailable"))?;
     send(sink, Message::text(Event::Hello { rev }.json())).await?;
     state(app, session, sink).await
 }
 
-async fn state<S: Sink<Message> + Unpin>(app: &App, session: SessionId, sink: &mut S) -> Result<(), (u16, &'static str)> {
+async fn state<S: Sink<Message> + Unpin>(
+    app: &App,
+    session: SessionId,
+    sink: &mut S,
+) -> Result<(), (u16, &'static str)> {
     let now = match app.lifecycle.get(session).await {
         Ok(now) => now,
         Err(crate::lifecycle::Error::NotFound(_)) => return Err((4404, "session_gone")),
@@ -141,7 +150,11 @@ async fn state<S: Sink<Message> + Unpin>(app: &App, session: SessionId, sink: &m
 }
 
 /// All that a client which fell behind needs to look afresh.
-async fn afresh<S: Sink<Message> + Unpin>(app: &App, session: SessionId, sink: &mut S) -> Result<(), (u16, &'static str)> {
+async fn afresh<S: Sink<Message> + Unpin>(
+    app: &App,
+    session: SessionId,
+    sink: &mut S,
+) -> Result<(), (u16, &'static str)> {
     let rev = app.store.rev(session).await.map_err(|_| (4503, "database_unavailable"))?;
     let event = Event::Files { rev, origin: None, paths: &[], truncated: true };
     send(sink, Message::text(event.json())).await?;

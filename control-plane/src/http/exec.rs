@@ -121,9 +121,10 @@ fn command(body: ExecBody) -> Result<(Command, Bytes), Problem> {
     let stdin = match (body.stdin, body.stdin_base64) {
         (None, None) => Bytes::new(),
         (Some(text), None) => text.into(),
-        (None, Some(text)) => {
-            STANDARD.decode(text).map_err(|_| Problem::bad("bad_base64", "`stdin_base64` is not base64 with padding."))?.into()
-        }
+        (None, Some(text)) => STANDARD
+            .decode(text)
+            .map_err(|_| Problem::bad("bad_base64", "`stdin_base64` is not base64 with padding."))?
+            .into(),
         _ => return Err(Problem::bad("bad_request", "Give `stdin` or `stdin_base64`, not both.")),
     };
     let seconds = body.timeout_s.unwrap_or(DEFAULT_SECONDS);
@@ -138,10 +139,22 @@ fn command(body: ExecBody) -> Result<(Command, Bytes), Problem> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Line<'a> {
-    Text { stream: &'static str, data: &'a str },
-    Bytes { stream: &'static str, base64: String },
-    Exit { exit: ExitBody, #[serde(skip_serializing_if = "std::ops::Not::not")] timed_out: bool },
-    Error { error: ErrorBody<'a> },
+    Text {
+        stream: &'static str,
+        data: &'a str,
+    },
+    Bytes {
+        stream: &'static str,
+        base64: String,
+    },
+    Exit {
+        exit: ExitBody,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        timed_out: bool,
+    },
+    Error {
+        error: ErrorBody<'a>,
+    },
 }
 
 #[derive(Serialize)]
@@ -243,7 +256,10 @@ struct Shareable<S>(Mutex<S>);
 impl<S: futures::Stream + Unpin> futures::Stream for Shareable<S> {
     type Item = S::Item;
 
-    fn poll_next(self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<S::Item>> {
+    fn poll_next(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<S::Item>> {
         let inner = self.get_mut().0.get_mut().unwrap_or_else(PoisonError::into_inner);
         std::pin::Pin::new(inner).poll_next(cx)
     }

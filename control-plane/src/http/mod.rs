@@ -123,18 +123,20 @@ async fn answer(app: App, routes: Arc<Vec<Route>>, mut request: Request) -> Resp
     let found = find(&routes, &mut request);
     let template = found.as_ref().map_or("unknown", |route| route.template);
     let result = match found {
-        Ok(route) => AssertUnwindSafe(enter(&app, route, request)).catch_unwind().await.unwrap_or_else(|panic| {
-            let what = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let what = what.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(Problem::internal(format!("panic: {}", what.unwrap_or_default())))
-        }),
+        Ok(route) => {
+            AssertUnwindSafe(enter(&app, route, request)).catch_unwind().await.unwrap_or_else(|panic| {
+                let what = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                let what = what.or_else(|| panic.downcast_ref::<String>().cloned());
+                Err(Problem::internal(format!("panic: {}", what.unwrap_or_default())))
+            })
+        }
         Err(problem) => Err(problem),
     };
     let (mut response, code, cause) = match result {
         Ok(response) => (response, None, None),
         Err(problem) => {
-            let (code, cause) = (problem.code.clone(), problem.cause.clone());
-            (problem.into_response(&id), Some(code), cause)
+            let (code, cause) = (problem.code.clone(), problem.cause().to_owned());
+            (problem.into_response(&id), Some(code), Some(cause))
         }
     };
     security::headers(response.headers_mut(), &id, app.settings.secure());
@@ -173,10 +175,15 @@ async fn identify(app: &App, request: &Request) -> Result<Option<Principal>, Pro
     if let Some(value) = request.headers.get(header::AUTHORIZATION) {
         let token = value.to_str().ok().and_then(|value| value.split_once(' '));
         let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
-            return Err(Problem::unauthorized("bad_token", "The Authorization header must be `Bearer` and a token."));
+            return Err(Problem::unauthorized(
+                "bad_token",
+                "The Authorization header must be `Bearer` and a token.",
+            ));
         };
         let known = app.accounts.bearer(token.trim()).await.map_err(database)?;
-        return known.map(Some).ok_or_else(|| Problem::unauthorized("bad_token", "This bearer token is unknown or has expired."));
+        return known.map(Some).ok_or_else(|| {
+            Problem::unauthorized("bad_token", "This bearer token is unknown or has expired.")
+        });
     }
     let Some(token) = request.cookie(&sign_in::cookie_name(&app.settings)) else { return Ok(None) };
     app.accounts.cookie(token).await.map_err(database)
@@ -186,8 +193,12 @@ async fn identify(app: &App, request: &Request) -> Result<Option<Principal>, Pro
 async fn check(app: &App, route: &Route, request: &mut Request) -> Result<(), Problem> {
     if route.speaks == Speaks::WebSocket {
         if request.upgrade.is_none() {
-            return Err(Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", "This address speaks WebSocket; ask for an upgrade.")
-                .header(header::UPGRADE, "websocket"));
+            return Err(Problem::new(
+                StatusCode::UPGRADE_REQUIRED,
+                "upgrade_required",
+                "This address speaks WebSocket; ask for an upgrade.",
+            )
+            .header(header::UPGRADE, "websocket"));
         }
         security::check_origin(request, &app.settings)?;
     }
@@ -195,10 +206,19 @@ async fn check(app: &App, route: &Route, request: &mut Request) -> Result<(), Pr
         return Ok(());
     }
     let Some(principal) = identify(app, request).await? else {
-        return Err(Problem::unauthorized("not_signed_in", "Sign in with the one-time link, or send a bearer token."));
+        return Err(Problem::unauthorized(
+            "not_signed_in",
+            "Sign in with the one-time link, or send a bearer token.",
+        ));
     };
-    if route.speaks == Speaks::WebSocket && principal.via == Via::Cookie && !request.headers.contains_key(header::ORIGIN) {
-        return Err(Problem::forbidden("origin_missing", "A WebSocket opened with a cookie must say its Origin, as browsers do. Programs use a bearer token."));
+    if route.speaks == Speaks::WebSocket
+        && principal.via == Via::Cookie
+        && !request.headers.contains_key(header::ORIGIN)
+    {
+        return Err(Problem::forbidden(
+            "origin_missing",
+            "A WebSocket opened with a cookie must say its Origin, as browsers do. Programs use a bearer token.",
+        ));
     }
     security::check_intent(request, principal.via, &app.settings)?;
     if let Access::Session(needed) = route.access {
@@ -214,7 +234,9 @@ async fn enter(app: &App, route: &Route, mut request: Request) -> Result<Respons
     match check(app, route, &mut request).await {
         Ok(()) => (route.handler)(app.clone(), request).await,
         Err(problem) => match request.upgrade.take() {
-            Some(upgrade) if request.headers.contains_key(header::ORIGIN) && problem.code != "foreign_origin" => {
+            Some(upgrade)
+                if request.headers.contains_key(header::ORIGIN) && problem.code != "foreign_origin" =>
+            {
                 Ok(socket::refuse(upgrade, &problem))
             }
             _ => Err(problem),
@@ -235,18 +257,28 @@ fn find<'a>(routes: &'a [Route], request: &mut Request) -> Result<&'a Route, Pro
         allowed.push(route.method.as_str());
     }
     if allowed.is_empty() {
-        return Err(Problem::not_found("no_route", "There is nothing at this address. `/api/docs` lists what there is."));
+        return Err(Problem::not_found(
+            "no_route",
+            "There is nothing at this address. `/api/docs` lists what there is.",
+        ));
     }
     allowed.dedup();
-    Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("This address takes {}.", allowed.join(", ")))
-        .header(header::ALLOW, allowed.join(", ")))
+    Err(Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        format!("This address takes {}.", allowed.join(", ")),
+    )
+    .header(header::ALLOW, allowed.join(", ")))
 }
 
 /// A database that does not answer: the request may be sent again.
 pub fn database(why: sea_orm::DbErr) -> Problem {
-    Problem::unavailable("database_unavailable", "The database does not answer. Nothing was changed; try again in a moment.")
-        .retry_after(std::time::Duration::from_secs(2))
-        .because(why)
+    Problem::unavailable(
+        "database_unavailable",
+        "The database does not answer. Nothing was changed; try again in a moment.",
+    )
+    .retry_after(std::time::Duration::from_secs(2))
+    .because(why)
 }
 
 /// A time in milliseconds since 1970, by RFC 3339.
@@ -255,7 +287,9 @@ fn time(ms: i64) -> String {
 }
 
 /// The pieces of a body as plain bytes.
-fn pieces<B: Buf>(body: impl futures::Stream<Item = Result<B, warp::Error>> + Send + Sync) -> impl futures::Stream<Item = Result<Bytes, warp::Error>> + Send + Sync {
+fn pieces<B: Buf>(
+    body: impl futures::Stream<Item = Result<B, warp::Error>> + Send + Sync,
+) -> impl futures::Stream<Item = Result<Bytes, warp::Error>> + Send + Sync {
     body.map(|piece| piece.map(|mut piece| piece.copy_to_bytes(piece.remaining())))
 }
 

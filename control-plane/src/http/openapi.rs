@@ -63,7 +63,8 @@ struct Security;
 impl Modify for Security {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let components = document.components.get_or_insert_default();
-        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("BERTH_ADMIN_TOKEN")).build();
+        let bearer =
+            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("BERTH_ADMIN_TOKEN")).build();
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
         let cookie = "Set by signing in. Changes also need the header `X-Berth: 1`.";
         let cookie = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description("berth", cookie)));
@@ -76,12 +77,19 @@ pub type Part = utoipa::openapi::OpenApi;
 
 /// The whole document.
 pub fn whole() -> Part {
-    let parts = [super::sessions::document(), super::terminals::document(), super::exec::document(), super::events::document()];
+    let parts = [
+        super::sessions::document(),
+        super::terminals::document(),
+        super::exec::document(),
+        super::events::document(),
+    ];
     let parts = parts.into_iter().chain(super::workspace::documents());
     let mut whole = parts.fold(Document::openapi(), |whole, part| whole.merge_from(part));
     // Handlers are named within their file, operations within the whole document.
     for item in whole.paths.paths.values_mut() {
-        for operation in [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten() {
+        for operation in
+            [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().flatten()
+        {
             let tag = operation.tags.as_ref().and_then(|tags| tags.first()).cloned().unwrap_or_default();
             let name = operation.operation_id.take().unwrap_or_default();
             operation.operation_id = Some(format!("{tag}_{name}"));
@@ -119,10 +127,20 @@ mod tests {
         let paths = document["paths"].as_object().unwrap();
         let documented: BTreeSet<(String, String)> = paths
             .iter()
-            .flat_map(|(path, item)| item.as_object().unwrap().keys().map(move |method| (method.clone(), path.clone())))
+            .flat_map(|(path, item)| {
+                item.as_object().unwrap().keys().map(move |method| (method.clone(), path.clone()))
+            })
             .collect();
-        assert_eq!(served.difference(&documented).collect::<Vec<_>>(), Vec::<&(String, String)>::new(), "not documented");
-        assert_eq!(documented.difference(&served).collect::<Vec<_>>(), Vec::<&(String, String)>::new(), "not served");
+        assert_eq!(
+            served.difference(&documented).collect::<Vec<_>>(),
+            Vec::<&(String, String)>::new(),
+            "not documented"
+        );
+        assert_eq!(
+            documented.difference(&served).collect::<Vec<_>>(),
+            Vec::<&(String, String)>::new(),
+            "not served"
+        );
     }
 
     #[test]

@@ -21,8 +21,10 @@ pub fn routes() -> Vec<Route> {
         Route::new(Method::GET, "/assets/{name...}", Access::Public, file).speaks(Speaks::Page),
     ];
     // What stands beside the page's folder of assets: icon, manifest.
-    let beside = berth_web::assets().iter().map(|asset| asset.path).filter(|path| !path.starts_with("/assets/"));
-    routes.extend(beside.map(|path| Route::new(Method::GET, path, Access::Public, file).speaks(Speaks::Page)));
+    let beside =
+        berth_web::assets().iter().map(|asset| asset.path).filter(|path| !path.starts_with("/assets/"));
+    routes
+        .extend(beside.map(|path| Route::new(Method::GET, path, Access::Public, file).speaks(Speaks::Page)));
     routes
 }
 
@@ -61,7 +63,9 @@ pub fn go_home() -> Response {
 /// One message to a person, without any script.
 pub fn message(status: StatusCode, title: &str, text: &str) -> Response {
     let nonce = nonce();
-    let policy = format!("default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+    let policy = format!(
+        "default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
     let (title, text) = (escape(title), escape(text));
     let style = "body{font:15px/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto;padding:0 16px;color:#1f2328;background:#fff}\
                  h1{font-size:20px;font-weight:600}a{color:#0969da}\
@@ -92,7 +96,10 @@ pub fn escape(text: &str) -> String {
 
 async fn file(_: App, request: Request) -> Result<Response, Problem> {
     let Some(asset) = berth_web::asset(&request.path) else {
-        return Err(Problem::not_found("no_route", "The page has no such file. If it was open during an update, reload it."));
+        return Err(Problem::not_found(
+            "no_route",
+            "The page has no such file. If it was open during an update, reload it.",
+        ));
     };
     let accepted = request.header(header::ACCEPT_ENCODING).unwrap_or_default();
     let (bytes, encoding) = asset.encoded(accepted);
@@ -100,8 +107,11 @@ async fn file(_: App, request: Request) -> Result<Response, Problem> {
         Some(encoding) => format!("\"{}-{encoding}\"", asset.etag.trim_matches('"')),
         None => asset.etag.to_owned(),
     };
-    let known = request.header(header::IF_NONE_MATCH).is_some_and(|tags| tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag));
-    let mut response = if known { StatusCode::NOT_MODIFIED.into_response() } else { Response::new(bytes.into()) };
+    let known = request
+        .header(header::IF_NONE_MATCH)
+        .is_some_and(|tags| tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag));
+    let mut response =
+        if known { StatusCode::NOT_MODIFIED.into_response() } else { Response::new(bytes.into()) };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(asset.cache_control()));
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));

@@ -1,7 +1,7 @@
 //! Errors as `application/problem+json`: a stable code for programs, a sentence for people.
 
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,18 +16,24 @@ pub struct Problem {
     pub code: Cow<'static, str>,
     /// What happened, what is safe and what to do.
     pub detail: String,
+    /// What few problems have; apart, because every handler's result has room for a problem.
+    more: Box<More>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct More {
     /// Headers beside the usual ones.
     headers: Vec<(HeaderName, HeaderValue)>,
     /// Members beside the usual ones.
     members: Map<String, Value>,
     /// What only the log is told.
-    pub cause: Option<String>,
+    cause: Option<String>,
 }
 
 impl Problem {
     /// A problem with its status, code and sentence.
     pub fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
-        Self { status, code: code.into(), detail: detail.into(), headers: Vec::new(), members: Map::new(), cause: None }
+        Self { status, code: code.into(), detail: detail.into(), more: Box::default() }
     }
 
     /// 400: the request is not what it should be.
@@ -52,14 +58,13 @@ impl Problem {
 
     /// 500: our fault. `cause` goes to the log alone.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
-        let mut problem = Self::new(
+        let problem = Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",
             "The server failed to answer. Nothing was half done; try again, and tell the operator the request id if it \
              happens again.",
         );
-        problem.cause = Some(cause.to_string());
-        problem
+        problem.because(cause)
     }
 
     /// 503: later.
@@ -81,7 +86,7 @@ impl Problem {
     /// Adds a header; one that isn't valid is left out.
     pub fn header(mut self, name: HeaderName, value: impl AsRef<str>) -> Self {
         if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
-            self.headers.push((name, value));
+            self.more.headers.push((name, value));
         }
         self
     }
@@ -93,19 +98,24 @@ impl Problem {
 
     /// Adds a member to the JSON.
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(name.to_owned(), value.into());
+        self.more.members.insert(name.to_owned(), value.into());
         self
     }
 
     /// Notes what only the log is told.
     pub fn because(mut self, cause: impl std::fmt::Display) -> Self {
-        self.cause = Some(cause.to_string());
+        self.more.cause = Some(cause.to_string());
         self
+    }
+
+    /// What only the log is told, or nothing.
+    pub fn cause(&self) -> &str {
+        self.more.cause.as_deref().unwrap_or_default()
     }
 
     /// The answer.
     pub fn into_response(self, request_id: &str) -> Response {
-        let mut body = self.members;
+        let mut body = self.more.members;
         body.insert("type".into(), json!(format!("/api/docs#problem-{}", self.code)));
         body.insert("title".into(), json!(self.status.canonical_reason().unwrap_or("Error")));
         body.insert("status".into(), json!(self.status.as_u16()));
@@ -117,7 +127,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        for (name, value) in self.headers {
+        for (name, value) in self.more.headers {
             headers.append(name, value);
         }
         response

@@ -87,7 +87,10 @@ impl Request {
     /// A number or other text of the query, or 400.
     pub fn parsed<T: FromStr>(&self, name: &str, allowed: &str) -> Result<Option<T>, Problem> {
         self.query(name)
-            .map(|text| text.parse().map_err(|_| Problem::bad("bad_query", format!("The query's {name} must be {allowed}."))))
+            .map(|text| {
+                text.parse()
+                    .map_err(|_| Problem::bad("bad_query", format!("The query's {name} must be {allowed}.")))
+            })
             .transpose()
     }
 
@@ -103,10 +106,15 @@ impl Request {
 
     /// A cookie's value.
     pub fn cookie(&self, name: &str) -> Option<&str> {
-        self.headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(';')).find_map(|pair| {
-            let (key, value) = pair.split_once('=')?;
-            (key.trim() == name).then(|| value.trim())
-        })
+        self.headers
+            .get_all(COOKIE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|line| line.split(';'))
+            .find_map(|pair| {
+                let (key, value) = pair.split_once('=')?;
+                (key.trim() == name).then(|| value.trim())
+            })
     }
 
     /// The length the body is said to have.
@@ -116,7 +124,9 @@ impl Request {
 
     /// Who asks. Only for routes that aren't public, where it is always known.
     pub fn principal(&self) -> Result<&Principal, Problem> {
-        self.principal.as_ref().ok_or_else(|| Problem::internal("a route without access control asked who is asking"))
+        self.principal
+            .as_ref()
+            .ok_or_else(|| Problem::internal("a route without access control asked who is asking"))
     }
 
     /// The whole body, refused as soon as it passes `limit` bytes.
@@ -147,11 +157,13 @@ impl Request {
             use serde_json::error::Category;
             match why.classify() {
                 // A mismatch may be met before the place where the JSON itself is broken.
-                Category::Data if serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok() => match why.to_string() {
-                    // What a path's own parser says keeps its code.
-                    text if let Some(bad) = bad_path(&text) => bad.into(),
-                    text => Problem::bad("bad_request", format!("The JSON does not fit: {text}.")),
-                },
+                Category::Data if serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok() => {
+                    match why.to_string() {
+                        // What a path's own parser says keeps its code.
+                        text if let Some(bad) = bad_path(&text) => bad.into(),
+                        text => Problem::bad("bad_request", format!("The JSON does not fit: {text}.")),
+                    }
+                }
                 _ => Problem::bad("bad_json", format!("The body is not JSON: {why}.")),
             }
         })
@@ -161,7 +173,9 @@ impl Request {
 /// The path error whose sentence a JSON error quotes.
 fn bad_path(text: &str) -> Option<shared::path::BadPath> {
     use shared::path::BadPath::*;
-    [Empty, Absolute, EmptyPart, DotPart, Nul, PartTooLong, TooLong, TooDeep].into_iter().find(|bad| text.starts_with(&bad.to_string()))
+    [Empty, Absolute, EmptyPart, DotPart, Nul, PartTooLong, TooLong, TooDeep]
+        .into_iter()
+        .find(|bad| text.starts_with(&bad.to_string()))
 }
 
 /// The next piece of a body; none at its end.
@@ -179,12 +193,16 @@ pub async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, Problem> {
 }
 
 fn cut_short() -> Problem {
-    Problem::bad("body_cut_short", "The body ended before its announced length. Nothing was saved; send it again.")
+    Problem::bad(
+        "body_cut_short",
+        "The body ended before its announced length. Nothing was saved; send it again.",
+    )
 }
 
 /// 413 with the limit it passed.
 pub fn too_large(limit: u64) -> Problem {
-    Problem::too_large(format!("The body is over the limit of {}. Nothing was saved.", size(limit))).with("limit", limit)
+    Problem::too_large(format!("The body is over the limit of {}. Nothing was saved.", size(limit)))
+        .with("limit", limit)
 }
 
 /// 404 for a session, whether it is gone or was never anyone's.

@@ -106,7 +106,10 @@ mod tests {
             matches("/w/{uuid}/file/{path...}", "/w/x/file/a/b%2Fc"),
             Some(vec![("uuid", "x".into()), ("path", "a/b%2Fc".into())])
         );
-        assert_eq!(matches("/w/{uuid}/file/{path...}", "/w/x/file//etc"), Some(vec![("uuid", "x".into()), ("path", "/etc".into())]));
+        assert_eq!(
+            matches("/w/{uuid}/file/{path...}", "/w/x/file//etc"),
+            Some(vec![("uuid", "x".into()), ("path", "/etc".into())])
+        );
         assert_eq!(matches("/", "/"), Some(vec![]));
         for (template, path) in [
             ("/api/sessions", "/api/sessions/"),

@@ -4,8 +4,8 @@ use super::problem::Problem;
 use super::request::Request;
 use crate::accounts::Via;
 use crate::config::{Origin, Settings};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::Method;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -41,7 +41,9 @@ pub fn origin_allowed(origin: &str, host: Option<&str>, settings: &Settings) -> 
     if settings.allowed_origins.contains(&origin) || settings.public_url.as_ref() == Some(&origin) {
         return true;
     }
-    let Some(here) = host.and_then(|host| Origin::from_str(&format!("http://{host}")).ok()) else { return false };
+    let Some(here) = host.and_then(|host| Origin::from_str(&format!("http://{host}")).ok()) else {
+        return false;
+    };
     let Ok(uri) = http::Uri::from_str(here.as_str()) else { return false };
     let name = uri.host().unwrap_or("");
     let fixed = name == "localhost" || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
@@ -73,7 +75,10 @@ pub fn check_intent(request: &Request, via: Via, settings: &Settings) -> Result<
         .is_some_and(|site| !matches!(site, "same-origin" | "none"));
     let listed = request.headers.contains_key(header::ORIGIN);
     if !request.headers.contains_key(PROOF) || (cross_site && !listed) {
-        return Err(Problem::forbidden("csrf", "A change made with a cookie needs the header `X-Berth: 1`, so that no other page can make it."));
+        return Err(Problem::forbidden(
+            "csrf",
+            "A change made with a cookie needs the header `X-Berth: 1`, so that no other page can make it.",
+        ));
     }
     Ok(())
 }
@@ -84,12 +89,19 @@ mod tests {
     use clap::Parser;
 
     fn settings(flags: &[&str]) -> Settings {
-        crate::config::Cli::try_parse_from(std::iter::once("control-plane").chain(flags.iter().copied())).unwrap().settings
+        crate::config::Cli::try_parse_from(std::iter::once("control-plane").chain(flags.iter().copied()))
+            .unwrap()
+            .settings
     }
 
     #[test]
     fn only_this_very_address_and_listed_origins_are_home() {
-        let settings = settings(&["--allowed-origin", "https://a.example,https://b.example", "--public-url", "https://berth.example"]);
+        let settings = settings(&[
+            "--allowed-origin",
+            "https://a.example,https://b.example",
+            "--public-url",
+            "https://berth.example",
+        ]);
         let allowed = |origin, host| origin_allowed(origin, Some(host), &settings);
         assert!(allowed("http://127.0.0.1:8080", "127.0.0.1:8080"));
         assert!(allowed("http://localhost:8080", "localhost:8080"));

@@ -36,13 +36,19 @@ pub(super) fn document() -> Part {
 
 /// Lets a request in if `principal` has at least the role `needed` on the session that the path names. To
 /// whoever has none, the session does not exist.
-pub(super) async fn admit(app: &App, request: &mut Request, principal: &Principal, needed: Role) -> Result<(), Problem> {
+pub(super) async fn admit(
+    app: &App,
+    request: &mut Request,
+    principal: &Principal,
+    needed: Role,
+) -> Result<(), Problem> {
     let session = app.lifecycle.get(request.session()?).await.map_err(refused)?;
     match role(principal, session.owner) {
         None => Err(no_session()),
-        Some(has) if has < needed => {
-            Err(Problem::forbidden("no_role", "Your role on this session does not allow this. Ask its owner."))
-        }
+        Some(has) if has < needed => Err(Problem::forbidden(
+            "no_role",
+            "Your role on this session does not allow this. Ask its owner.",
+        )),
         Some(_) => {
             request.session = Some(session);
             Ok(())
@@ -53,7 +59,9 @@ pub(super) async fn admit(app: &App, request: &mut Request, principal: &Principa
 fn refused(why: Error) -> Problem {
     match why {
         Error::NotFound(_) => no_session(),
-        Error::NameTaken(_) => Problem::conflict("name_in_use", format!("{} Choose another name.", sentence(&why.to_string()))),
+        Error::NameTaken(_) => {
+            Problem::conflict("name_in_use", format!("{} Choose another name.", sentence(&why.to_string())))
+        }
         Error::BadName => Problem::bad("bad_name", sentence(&why.to_string())),
         Error::Workspace(why) => super::workspace::refused(why),
         Error::Database(why) => super::database(why),
@@ -119,7 +127,11 @@ fn answer(session: &Session) -> Response {
 async fn create(app: App, mut request: Request) -> Result<Response, Problem> {
     let body: NewSession = request.json(JSON_BYTES).await?;
     let principal = request.principal()?;
-    let session = app.lifecycle.create(principal.user, &body.name, body.start, Some(principal.name.clone())).await.map_err(refused)?;
+    let session = app
+        .lifecycle
+        .create(principal.user, &body.name, body.start, Some(principal.name.clone()))
+        .await
+        .map_err(refused)?;
     tracing::info!(request_id = %request.id, session = %session.id, "session created");
     Ok(warp::reply::with_status(answer(&session), StatusCode::CREATED).into_response())
 }
@@ -136,7 +148,8 @@ async fn list(app: App, request: Request) -> Result<Response, Problem> {
     let principal = request.principal()?;
     let owner = (!principal.admin).then_some(principal.user);
     let sessions = app.lifecycle.list(owner).await.map_err(refused)?;
-    Ok(warp::reply::json(&SessionsBody { sessions: sessions.iter().map(SessionBody::from).collect() }).into_response())
+    Ok(warp::reply::json(&SessionsBody { sessions: sessions.iter().map(SessionBody::from).collect() })
+        .into_response())
 }
 
 /// One session.
@@ -209,5 +222,6 @@ struct TimelineBody {
 #[utoipa::path(get, path = "/api/sessions/{uuid}/timeline", tag = "sessions", params(("uuid" = uuid::Uuid, Path)), responses((status = 200, body = TimelineBody)))]
 async fn timeline(app: App, request: Request) -> Result<Response, Problem> {
     let events = app.lifecycle.timeline(request.session()?).await.map_err(refused)?;
-    Ok(warp::reply::json(&TimelineBody { events: events.into_iter().map(EventBody::from).collect() }).into_response())
+    Ok(warp::reply::json(&TimelineBody { events: events.into_iter().map(EventBody::from).collect() })
+        .into_response())
 }

@@ -67,7 +67,9 @@ pub async fn sign_in(app: App, mut request: Request) -> Result<Response, Problem
     let SignIn { token } = request.json(4096).await?;
     let session = redeem(&app, &request, &token).await?;
     let mut response = StatusCode::NO_CONTENT.into_response();
-    response.headers_mut().insert(header::SET_COOKIE, cookie(&app.settings, session.reveal(), BROWSER_LIFE.as_secs()));
+    response
+        .headers_mut()
+        .insert(header::SET_COOKIE, cookie(&app.settings, session.reveal(), BROWSER_LIFE.as_secs()));
     Ok(response)
 }
 
@@ -91,8 +93,14 @@ pub async fn me(_: App, request: Request) -> Result<Response, Problem> {
 
 /// The one-time link itself, as printed. Fetching it ahead of a click does not use it up.
 async fn follow_link(app: App, request: Request) -> Result<Response, Problem> {
-    let ahead = [HeaderName::from_static("sec-purpose"), HeaderName::from_static("purpose"), HeaderName::from_static("x-purpose")];
-    let ahead = ahead.into_iter().any(|name| request.header(name).is_some_and(|value| value.contains("prefetch") || value.contains("preview")));
+    let ahead = [
+        HeaderName::from_static("sec-purpose"),
+        HeaderName::from_static("purpose"),
+        HeaderName::from_static("x-purpose"),
+    ];
+    let ahead = ahead.into_iter().any(|name| {
+        request.header(name).is_some_and(|value| value.contains("prefetch") || value.contains("preview"))
+    });
     if ahead || request.method == Method::HEAD {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -104,7 +112,9 @@ async fn follow_link(app: App, request: Request) -> Result<Response, Problem> {
     match redeem(&app, &request, &token).await {
         Ok(session) => {
             let mut response = page::go_home();
-            response.headers_mut().insert(header::SET_COOKIE, cookie(&app.settings, session.reveal(), BROWSER_LIFE.as_secs()));
+            response
+                .headers_mut()
+                .insert(header::SET_COOKIE, cookie(&app.settings, session.reveal(), BROWSER_LIFE.as_secs()));
             Ok(response)
         }
         Err(problem) => {
@@ -124,7 +134,11 @@ async fn redeem(app: &App, request: &Request, token: &str) -> Result<Token, Prob
     let attempts = app.accounts.attempts();
     if let Err(wait) = attempts.may_try(from, Instant::now()) {
         app.metrics.sign_in_refused.inc();
-        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", "Too many attempts to sign in. Wait, and try again.");
+        let problem = Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_attempts",
+            "Too many attempts to sign in. Wait, and try again.",
+        );
         return Err(problem.retry_after(wait));
     }
     match app.accounts.sign_in(token).await {

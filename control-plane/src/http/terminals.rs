@@ -70,7 +70,12 @@ pub(super) async fn link(app: &App, request: &Request) -> Result<Link, Problem> 
 pub(super) fn asked(why: AskError) -> Problem {
     let (code, detail) = (why.code().to_owned(), sentence(&why.to_string()));
     let status = match (&why, code.as_str()) {
-        (AskError::NotRunning, _) => return Problem::conflict("session_not_running", "The session is not running. Start it first; its files are kept."),
+        (AskError::NotRunning, _) => {
+            return Problem::conflict(
+                "session_not_running",
+                "The session is not running. Start it first; its files are kept.",
+            );
+        }
         (AskError::Gone | AskError::Timeout, _) => StatusCode::SERVICE_UNAVAILABLE,
         (AskError::Nonsense(_), _) => StatusCode::BAD_GATEWAY,
         (AskError::Refused(_), "terminal_gone") => StatusCode::NOT_FOUND,
@@ -135,7 +140,10 @@ struct TerminalsBody {
 async fn list(app: App, request: Request) -> Result<Response, Problem> {
     let link = link(&app, &request).await?;
     let terminals = terminals::list(&link).await.map_err(asked)?;
-    Ok(warp::reply::json(&TerminalsBody { terminals: terminals.into_iter().map(TerminalBody::from).collect() }).into_response())
+    Ok(warp::reply::json(&TerminalsBody {
+        terminals: terminals.into_iter().map(TerminalBody::from).collect(),
+    })
+    .into_response())
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -179,12 +187,14 @@ async fn create(app: App, mut request: Request) -> Result<Response, Problem> {
     let create = Create { size: Size { cols, rows }, command, cwd };
     let summary = terminals::create(&link, create).await.map_err(asked)?;
     app.lifecycle.touch(request.session()?, Activity::Call);
-    Ok(warp::reply::with_status(warp::reply::json(&TerminalBody::from(summary)), StatusCode::CREATED).into_response())
+    Ok(warp::reply::with_status(warp::reply::json(&TerminalBody::from(summary)), StatusCode::CREATED)
+        .into_response())
 }
 
 fn terminal(request: &Request) -> Result<TerminalId, Problem> {
-    TerminalId::from_str(&request.param("id")?)
-        .map_err(|_| Problem::not_found("terminal_gone", "There is no such terminal: it was closed, or never was."))
+    TerminalId::from_str(&request.param("id")?).map_err(|_| {
+        Problem::not_found("terminal_gone", "There is no such terminal: it was closed, or never was.")
+    })
 }
 
 /// Close a terminal and end all it started.
@@ -259,13 +269,16 @@ async fn close(app: App, request: Request) -> Result<Response, Problem> {
         (status = 426, description = "`upgrade_required`", body = ProblemBody),
     ))]
 async fn view(app: App, mut request: Request) -> Result<Response, Problem> {
-    let upgrade = request.upgrade.take().ok_or_else(|| Problem::internal("a socket's route without an upgrade"))?;
+    let upgrade =
+        request.upgrade.take().ok_or_else(|| Problem::internal("a socket's route without an upgrade"))?;
     let session = request.session()?;
     let Ok(terminal) = terminal(&request) else {
         return Ok(socket::refuse(upgrade, &Problem::not_found("terminal_gone", "")));
     };
     let state = request.session.as_ref().map(|session| session.state);
-    if matches!(state, Some(State::Stopped | State::Stopping | State::Failed)) && app.agents.get(session).is_none() {
+    if matches!(state, Some(State::Stopped | State::Stopping | State::Failed))
+        && app.agents.get(session).is_none()
+    {
         return Ok(socket::refuse(upgrade, &Problem::not_found("session_not_running", "")));
     }
     let owner = request.session.as_ref().map_or(0, |session| session.owner);
@@ -287,10 +300,11 @@ async fn view(app: App, mut request: Request) -> Result<Response, Problem> {
 /// The socket as the relay sees it.
 fn frames(
     socket: WebSocket,
-) -> impl futures::Stream<Item = Result<Frame, warp::Error>> + futures::Sink<Frame, Error = warp::Error> + Send + Unpin {
-    socket
-        .map(|message| message.map(read))
-        .with(|frame: Frame| future::ready(Ok(write(frame))))
+) -> impl futures::Stream<Item = Result<Frame, warp::Error>>
++ futures::Sink<Frame, Error = warp::Error>
++ Send
++ Unpin {
+    socket.map(|message| message.map(read)).with(|frame: Frame| future::ready(Ok(write(frame))))
 }
 
 fn read(message: Message) -> Frame {

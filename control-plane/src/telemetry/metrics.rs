@@ -76,7 +76,12 @@ impl Metrics {
         let file_bytes = Family::default();
         let sign_in_refused = Counter::default();
         registry.register("http_requests", "Answered requests", requests.clone());
-        registry.register_with_unit("http_request_duration", "Until the answer began", Unit::Seconds, durations.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "Until the answer began",
+            Unit::Seconds,
+            durations.clone(),
+        );
         registry.register("websockets", "Browsers' WebSockets open now", sockets.clone());
         registry.register("connections", "Public connections open now", connections.clone());
         registry.register("agent_links", "Agents linked now", links.clone());
@@ -158,7 +163,9 @@ mod tests {
         let open = metrics.socket("terminal");
         let text = metrics.encode();
         assert!(
-            text.contains(r#"berth_http_requests_total{method="GET",route="/api/sessions/{uuid}",status="200"} 1"#),
+            text.contains(
+                r#"berth_http_requests_total{method="GET",route="/api/sessions/{uuid}",status="200"} 1"#
+            ),
             "{text}"
         );
         assert!(text.contains(r#"berth_websockets{kind="terminal"} 1"#));

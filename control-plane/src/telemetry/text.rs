@@ -52,7 +52,9 @@ impl fmt::Display for Untrusted<'_> {
                 return f.write_str("…");
             }
             // Format characters (bidirectional overrides among them) are as able to deceive as escapes.
-            if c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            if c.is_control()
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            {
                 write!(f, "{}", c.escape_default())?;
             } else {
                 f.write_char(c)?;

@@ -62,12 +62,18 @@ impl TestServer {
 
     /// A request by nobody.
     pub fn stranger(&self, method: &str, path: &str) -> Ask<'_> {
-        Ask { server: self, head: format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address), body: Vec::new(), length: None }
+        Ask {
+            server: self,
+            head: format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address),
+            body: Vec::new(),
+            length: None,
+        }
     }
 
     /// A new session that doesn't run.
     pub async fn session(&self, name: &str) -> String {
-        let answer = self.request("POST", "/api/sessions").json(json!({"name": name, "start": false})).send().await;
+        let answer =
+            self.request("POST", "/api/sessions").json(json!({"name": name, "start": false})).send().await;
         assert_eq!(answer.status, 201, "{answer:?}");
         answer.json()["uuid"].as_str().unwrap().to_owned()
     }
@@ -92,7 +98,10 @@ impl TestServer {
         let answer = self.stranger("GET", &format!("/sign-in?token={}", link.reveal())).send().await;
         assert_eq!((answer.status, answer.header("location")), (303, "/"), "{answer:?}");
         let cookie = answer.header("set-cookie");
-        assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict") && cookie.contains("Path=/"), "{cookie}");
+        assert!(
+            cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict") && cookie.contains("Path=/"),
+            "{cookie}"
+        );
         cookie.split(';').next().unwrap().to_owned()
     }
 
@@ -167,12 +176,17 @@ pub struct Answer {
 
 impl Answer {
     fn parse(bytes: &[u8]) -> Self {
-        let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or_else(|| panic!("no head: {:?}", String::from_utf8_lossy(bytes)));
+        let end = bytes
+            .windows(4)
+            .position(|w| w == b"\r\n\r\n")
+            .unwrap_or_else(|| panic!("no head: {:?}", String::from_utf8_lossy(bytes)));
         let head = std::str::from_utf8(&bytes[..end]).unwrap();
         let mut lines = head.split("\r\n");
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let headers: Vec<(String, String)> =
-            lines.map(|line| line.split_once(": ").unwrap()).map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
+        let headers: Vec<(String, String)> = lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+            .collect();
         let mut answer = Self { status, headers, body: bytes[end + 4..].to_vec() };
         if answer.header("transfer-encoding") == "chunked" {
             answer.body = dechunked(&answer.body);
@@ -186,7 +200,8 @@ impl Answer {
     }
 
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|why| panic!("{why}: {}", String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|why| panic!("{why}: {}", String::from_utf8_lossy(&self.body)))
     }
 
     /// The problem's code; the answer must be a problem in every respect.

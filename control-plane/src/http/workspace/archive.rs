@@ -131,7 +131,8 @@ impl Contents {
         let hash = item.entry.hash;
         if !self.ahead.contains_key(&hash) {
             let mut bytes = 0;
-            let wanted = items.iter().map(|(_, item)| item.entry).filter(|entry| entry.size > 0).take(READ_ITEMS);
+            let wanted =
+                items.iter().map(|(_, item)| item.entry).filter(|entry| entry.size > 0).take(READ_ITEMS);
             let mut hashes: Vec<Hash> = wanted
                 .take_while(|entry| {
                     let fits = bytes == 0 || bytes + entry.size <= READ_BYTES;
@@ -142,11 +143,15 @@ impl Contents {
                 .collect();
             hashes.sort_unstable();
             hashes.dedup();
-            let read = self.handle.block_on(self.store.blobs(self.session, &hashes)).map_err(io::Error::other)?;
+            let read =
+                self.handle.block_on(self.store.blobs(self.session, &hashes)).map_err(io::Error::other)?;
             self.ahead = read.into_iter().collect();
         }
         // Kept: the next file may be the same.
-        self.ahead.get(&hash).cloned().ok_or_else(|| io::Error::other(format!("the content of {path:?} is missing")))
+        self.ahead
+            .get(&hash)
+            .cloned()
+            .ok_or_else(|| io::Error::other(format!("the content of {path:?} is missing")))
     }
 }
 

@@ -154,7 +154,10 @@ fn op(body: OpBody) -> Result<Op, Problem> {
         Some(rev) => Precondition::Rev(Revision(rev)),
     };
     let permissions = |mode: Option<u32>| match mode {
-        Some(mode) if mode > 0o777 => Err(Problem::bad("bad_mode", "A mode is permission bits as a number, at most 511, which is 0o777.")),
+        Some(mode) if mode > 0o777 => Err(Problem::bad(
+            "bad_mode",
+            "A mode is permission bits as a number, at most 511, which is 0o777.",
+        )),
         mode => Ok(mode),
     };
     Ok(match body {
@@ -163,15 +166,27 @@ fn op(body: OpBody) -> Result<Op, Problem> {
                 (Some(data), None) => Bytes::from(data),
                 (None, Some(text)) => STANDARD
                     .decode(text)
-                    .map_err(|_| Problem::bad("bad_base64", format!("The `base64` of {path:?} is not base64 with padding.")))?
+                    .map_err(|_| {
+                        Problem::bad(
+                            "bad_base64",
+                            format!("The `base64` of {path:?} is not base64 with padding."),
+                        )
+                    })?
                     .into(),
-                _ => return Err(Problem::bad("bad_request", format!("The write of {path:?} needs `data` or `base64`, and not both."))),
+                _ => {
+                    return Err(Problem::bad(
+                        "bad_request",
+                        format!("The write of {path:?} needs `data` or `base64`, and not both."),
+                    ));
+                }
             };
             Op::Write { path, bytes, mode: permissions(mode)?, precondition: condition(if_rev) }
         }
         OpBody::Mkdir { path, mode } => Op::Mkdir { path, mode: permissions(mode)? },
         OpBody::Symlink { path, target } => Op::Symlink { path, target },
-        OpBody::Move { from, to, overwrite, if_rev } => Op::Move { from, to, overwrite, precondition: condition(if_rev) },
+        OpBody::Move { from, to, overwrite, if_rev } => {
+            Op::Move { from, to, overwrite, precondition: condition(if_rev) }
+        }
         OpBody::Delete { path, if_rev } => Op::Delete { path, precondition: condition(if_rev) },
         OpBody::Chmod { path, mode } => Op::Chmod { path, mode: permissions(Some(mode))?.unwrap_or(mode) },
     })

@@ -56,7 +56,10 @@ impl Expects {
 }
 
 fn bad() -> Problem {
-    Problem::bad("bad_etag", "If-Match takes one ETag as the server gave it, such as \"12\", or *; If-None-Match takes * on a change.")
+    Problem::bad(
+        "bad_etag",
+        "If-Match takes one ETag as the server gave it, such as \"12\", or *; If-None-Match takes * on a change.",
+    )
 }
 
 fn parse(tag: &str) -> Option<Revision> {
@@ -66,10 +69,16 @@ fn parse(tag: &str) -> Option<Revision> {
 
 /// Whether a reader already has this revision.
 pub(super) fn has(request: &Request, rev: Revision) -> bool {
-    request.headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).flat_map(|line| line.split(',')).any(|tag| {
-        let tag = tag.trim();
-        tag == "*" || parse(tag) == Some(rev)
-    })
+    request
+        .headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .any(|tag| {
+            let tag = tag.trim();
+            tag == "*" || parse(tag) == Some(rev)
+        })
 }
 
 #[cfg(test)]

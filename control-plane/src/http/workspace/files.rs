@@ -93,8 +93,12 @@ async fn read(app: App, request: Request) -> Result<Response, Problem> {
     let mut response = match range {
         None => Response::new(bytes.clone().into()),
         Some(None) => {
-            return Err(Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "bad_range", "The file does not reach that far.")
-                .header(header::CONTENT_RANGE, format!("bytes */{}", bytes.len())));
+            return Err(Problem::new(
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                "bad_range",
+                "The file does not reach that far.",
+            )
+            .header(header::CONTENT_RANGE, format!("bytes */{}", bytes.len())));
         }
         Some(Some((from, to))) => {
             let mut response = Response::new(bytes.slice(from as usize..=to as usize).into());
@@ -166,11 +170,20 @@ async fn save(app: App, mut request: Request) -> Result<Response, Problem> {
     let bytes = request.bytes(limit).await?;
     let precondition = precondition(&app, session, &path, expects).await?;
     let size = bytes.len() as u64;
-    let saved = app.store.save_file(session, &path, bytes, mode, precondition, &author(&request)?).await.map_err(refused)?;
+    let saved = app
+        .store
+        .save_file(session, &path, bytes, mode, precondition, &author(&request)?)
+        .await
+        .map_err(refused)?;
     drop(memory);
     app.metrics.saves.inc();
     app.metrics.file_bytes.get_or_create(&ByteLabels { direction: "in" }).inc_by(size);
-    let body = SavedBody { path: saved.path.to_string(), rev: saved.rev.0, hash: saved.hash.to_hex(), size: saved.size };
+    let body = SavedBody {
+        path: saved.path.to_string(),
+        rev: saved.rev.0,
+        hash: saved.hash.to_hex(),
+        size: saved.size,
+    };
     let mut response = warp::reply::json(&body).into_response();
     if precondition == Precondition::NotExists {
         *response.status_mut() = StatusCode::CREATED;
@@ -179,7 +192,12 @@ async fn save(app: App, mut request: Request) -> Result<Response, Problem> {
     Ok(response)
 }
 
-async fn precondition(app: &App, session: SessionId, path: &WorkspacePath, expects: Expects) -> Result<Precondition, Problem> {
+async fn precondition(
+    app: &App,
+    session: SessionId,
+    path: &WorkspacePath,
+    expects: Expects,
+) -> Result<Precondition, Problem> {
     match expects.precondition() {
         Some(precondition) => Ok(precondition),
         // `*`: whatever is there now; if it changes before the commit, that is stale, too.
@@ -212,7 +230,11 @@ async fn delete(app: App, request: Request) -> Result<Response, Problem> {
         return Err(Problem::bad("bad_etag", "A delete cannot expect that nothing is there."));
     }
     let precondition = precondition(&app, session, &path, expects).await?;
-    let done = app.store.batch(session, vec![Op::Delete { path, precondition }], &author(&request)?).await.map_err(refused)?;
+    let done = app
+        .store
+        .batch(session, vec![Op::Delete { path, precondition }], &author(&request)?)
+        .await
+        .map_err(refused)?;
     Ok(warp::reply::json(&RevBody { rev: done.rev.0 }).into_response())
 }
 
@@ -270,7 +292,10 @@ pub(super) fn content_type(name: &str, bytes: &[u8]) -> &'static str {
 
 /// `Content-Disposition` for any file name, by RFC 6266.
 pub(super) fn attachment(name: &str) -> String {
-    let plain: String = name.chars().map(|c| if c.is_ascii_graphic() && !matches!(c, '"' | '\\') || c == ' ' { c } else { '_' }).collect();
+    let plain: String = name
+        .chars()
+        .map(|c| if c.is_ascii_graphic() && !matches!(c, '"' | '\\') || c == ' ' { c } else { '_' })
+        .collect();
     let encoded = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
     format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}")
 }
@@ -298,12 +323,18 @@ mod tests {
         assert_eq!(content_type("a.js", b"alert(1)"), "text/plain; charset=utf-8");
         assert_eq!(content_type("data", b"\x00\x01"), "application/octet-stream");
         assert_eq!(content_type("text", &"é".repeat(4096).as_bytes()[1..]), "application/octet-stream");
-        assert_eq!(content_type("text", format!("a{}", "é".repeat(4096)).as_bytes()), "text/plain; charset=utf-8");
+        assert_eq!(
+            content_type("text", format!("a{}", "é".repeat(4096)).as_bytes()),
+            "text/plain; charset=utf-8"
+        );
     }
 
     #[test]
     fn any_name_can_be_downloaded() {
-        assert_eq!(attachment("a \"b\".txt"), "attachment; filename=\"a _b_.txt\"; filename*=UTF-8''a%20%22b%22%2Etxt");
+        assert_eq!(
+            attachment("a \"b\".txt"),
+            "attachment; filename=\"a _b_.txt\"; filename*=UTF-8''a%20%22b%22%2Etxt"
+        );
         assert!(HeaderValue::from_str(&attachment("naïve\r\n🦀")).is_ok());
     }
 }

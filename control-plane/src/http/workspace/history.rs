@@ -120,7 +120,8 @@ async fn history(app: App, request: Request) -> Result<Response, Problem> {
     let before = request.parsed("before", "a version's number")?;
     let query = HistoryQuery { path, before, open_conflicts: request.flag("conflicts"), limit };
     let versions = app.store.history(request.session()?, &query).await.map_err(refused)?;
-    Ok(warp::reply::json(&HistoryBody { versions: versions.iter().map(VersionBody::from).collect() }).into_response())
+    Ok(warp::reply::json(&HistoryBody { versions: versions.iter().map(VersionBody::from).collect() })
+        .into_response())
 }
 
 fn number(request: &Request) -> Result<i64, Problem> {
@@ -138,7 +139,9 @@ async fn version(app: App, request: Request) -> Result<Response, Problem> {
     let mut response = Response::new(bytes.into());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     // Versions never change.
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=86400, immutable"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=86400, immutable"));
     if request.flag("download")
         && let Ok(value) = HeaderValue::from_str(&attachment(version.path.name()))
     {
@@ -176,7 +179,11 @@ struct RestoreBody {
 async fn restore(app: App, mut request: Request) -> Result<Response, Problem> {
     let session = request.session()?;
     let body: RestoreBody = request.json(JSON_BYTES).await?;
-    let done = app.store.restore(session, body.path.as_ref(), Revision(body.rev), &author(&request)?).await.map_err(refused)?;
+    let done = app
+        .store
+        .restore(session, body.path.as_ref(), Revision(body.rev), &author(&request)?)
+        .await
+        .map_err(refused)?;
     Ok(warp::reply::json(&DoneBody::from(done)).into_response())
 }
 

@@ -78,7 +78,14 @@ async fn import(app: App, mut request: Request) -> Result<Response, Problem> {
     let below = request.query("path").filter(|path| !path.is_empty()).map(WorkspacePath::new).transpose()?;
     let author = Author { origin: Origin::Import, ..author(&request)? };
     let archive = spool(&app, &mut request).await?;
-    let work = Import { store: app.store.clone(), session, limits: app.settings.sync_limits(), below, author, handle: Handle::current() };
+    let work = Import {
+        store: app.store.clone(),
+        session,
+        limits: app.settings.sync_limits(),
+        below,
+        author,
+        handle: Handle::current(),
+    };
     let done = tokio::task::spawn_blocking(move || work.run(archive)).await.map_err(Problem::internal)??;
     Ok(warp::reply::json(&done).into_response())
 }
@@ -99,7 +106,12 @@ async fn spool(app: &App, request: &mut Request) -> Result<File, Problem> {
         }
         // The page cache takes this in microseconds; a hop to the blocking pool for each piece would cost more.
         file.write_all(&piece).map_err(|why| {
-            Problem::new(StatusCode::INSUFFICIENT_STORAGE, "no_space", "The server has no room to unpack this. Nothing was saved.").because(why)
+            Problem::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "no_space",
+                "The server has no room to unpack this. Nothing was saved.",
+            )
+            .because(why)
         })?;
     }
     Ok(file)
@@ -161,8 +173,12 @@ impl Import {
         }
         unpacked.map_err(problem)?;
         let committed = match sink {
-            Sink::Batch { ops, .. } => self.handle.block_on(self.store.batch(self.session, ops, &self.author)),
-            Sink::Contents(entries) => self.handle.block_on(self.store.import(self.session, entries, &self.author)),
+            Sink::Batch { ops, .. } => {
+                self.handle.block_on(self.store.batch(self.session, ops, &self.author))
+            }
+            Sink::Contents(entries) => {
+                self.handle.block_on(self.store.import(self.session, entries, &self.author))
+            }
         };
         done.rev = committed.map_err(refused)?.rev.0;
         Ok(done)

@@ -98,38 +98,58 @@ pub(super) fn refused(why: Error) -> Problem {
     let detail = sentence(&why.to_string());
     match &why {
         Error::NoWorkspace(_) => no_session(),
-        Error::NotFound(_) | Error::NoSuchRevision(_) | Error::NoSuchVersion(_) => Problem::not_found(code, detail),
-        Error::Exists(_) | Error::NotADirectory(_) | Error::IsADirectory(_) | Error::NothingToUndo(_) => Problem::conflict(code, detail),
+        Error::NotFound(_) | Error::NoSuchRevision(_) | Error::NoSuchVersion(_) => {
+            Problem::not_found(code, detail)
+        }
+        Error::Exists(_) | Error::NotADirectory(_) | Error::IsADirectory(_) | Error::NothingToUndo(_) => {
+            Problem::conflict(code, detail)
+        }
         Error::Stale { path, current } => {
             let shown = if current.0 == 0 { format!("{path:?} was deleted since.") } else { detail };
-            Problem::conflict(code, format!("{shown} Nothing was overwritten; compare, and save again with the revision you compared."))
-                .with("rev", current.0)
-                .header(ETAG, etag::of(*current))
+            Problem::conflict(
+                code,
+                format!(
+                    "{shown} Nothing was overwritten; compare, and save again with the revision you compared."
+                ),
+            )
+            .with("rev", current.0)
+            .header(ETAG, etag::of(*current))
         }
         Error::IntoItself(_) | Error::ContentMissing(_) => Problem::bad(code, detail),
         Error::BadPath(bad) => (*bad).into(),
-        Error::FileTooLarge { limit, .. } | Error::WorkspaceFull { limit } | Error::TooManyItems { limit } | Error::BatchTooLarge { limit, .. } => {
+        Error::FileTooLarge { limit, .. }
+        | Error::WorkspaceFull { limit }
+        | Error::TooManyItems { limit }
+        | Error::BatchTooLarge { limit, .. } => {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, code, detail).with("limit", *limit)
         }
         Error::Superseded { .. } => Problem::conflict(code, detail),
         Error::Damaged(_) => Problem::internal(&why),
-        Error::Database(_) => {
-            Problem::unavailable(code, "The database does not answer. Nothing was changed; try again in a moment.")
-                .retry_after(Duration::from_secs(2))
-                .because(&why)
-        }
+        Error::Database(_) => Problem::unavailable(
+            code,
+            "The database does not answer. Nothing was changed; try again in a moment.",
+        )
+        .retry_after(Duration::from_secs(2))
+        .because(&why),
     }
 }
 
 /// Memory for a body of at most `bytes`, held until the guard is dropped. Uploads beyond the server's memory wait
 /// for their turn.
-async fn upload_memory<'a>(app: &'a App, request: &Request, bytes: u64) -> Result<SemaphorePermit<'a>, Problem> {
+async fn upload_memory<'a>(
+    app: &'a App,
+    request: &Request,
+    bytes: u64,
+) -> Result<SemaphorePermit<'a>, Problem> {
     let wanted = request.content_length().unwrap_or(bytes).min(bytes);
     // At least one, so that floods of tiny bodies are counted, and never more than there is.
     let kib = (wanted / 1024 + 1).min(u64::from(app.settings.upload_memory_mb) * 1024) as u32;
     match tokio::time::timeout(MEMORY_PATIENCE, app.upload_memory.acquire_many(kib)).await {
         Ok(Ok(permit)) => Ok(permit),
-        _ => Err(Problem::unavailable("busy", "Too many uploads are under way. Nothing was saved; send it again in a moment.")
-            .retry_after(Duration::from_secs(5))),
+        _ => Err(Problem::unavailable(
+            "busy",
+            "Too many uploads are under way. Nothing was saved; send it again in a moment.",
+        )
+        .retry_after(Duration::from_secs(5))),
     }
 }

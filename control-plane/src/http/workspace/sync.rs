@@ -74,7 +74,13 @@ struct ProblemsBody {
 #[utoipa::path(get, path = "/api/workspace/{uuid}/problems", tag = "workspace", params(("uuid" = uuid::Uuid, Path)), responses((status = 200, body = ProblemsBody)))]
 async fn problems(app: App, request: Request) -> Result<Response, Problem> {
     let Some(link) = app.agents.get(request.session()?) else {
-        let none = ProblemsBody { state: "offline", rev_in_pod: 0, problems: Vec::new(), more: 0, mass_delete: None };
+        let none = ProblemsBody {
+            state: "offline",
+            rev_in_pod: 0,
+            problems: Vec::new(),
+            more: 0,
+            mass_delete: None,
+        };
         return Ok(warp::reply::json(&none).into_response());
     };
     let status = link.sync().status();

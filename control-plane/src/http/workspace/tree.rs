@@ -75,7 +75,9 @@ async fn changes(app: &App, session: SessionId, since: Revision) -> Result<Optio
         if page.pruned || since > page.rev {
             return Ok(None);
         }
-        items.extend(page.changes.iter().map(|change| ItemBody::new(&change.path, &change.item, change.deleted)));
+        items.extend(
+            page.changes.iter().map(|change| ItemBody::new(&change.path, &change.item, change.deleted)),
+        );
         cursor = page.next;
         if cursor.is_none() {
             return Ok(Some(TreeBody { rev: page.rev.0, complete: false, items }));

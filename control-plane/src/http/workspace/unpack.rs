@@ -82,7 +82,11 @@ impl From<io::Error> for Refused {
 }
 
 /// Takes an archive apart, in its order, and gives each piece to `sink`, which may stop it. Holds one file.
-pub(super) fn unpack(archive: &mut File, limits: &SyncLimits, sink: &mut dyn FnMut(Unpacked) -> Result<(), Refused>) -> Result<(), Refused> {
+pub(super) fn unpack(
+    archive: &mut File,
+    limits: &SyncLimits,
+    sink: &mut dyn FnMut(Unpacked) -> Result<(), Refused>,
+) -> Result<(), Refused> {
     let size = archive.seek(SeekFrom::End(0))?;
     archive.seek(SeekFrom::Start(0))?;
     let mut magic = Vec::new();
@@ -96,7 +100,9 @@ pub(super) fn unpack(archive: &mut File, limits: &SyncLimits, sink: &mut dyn FnM
             decoder.window_log_max(WINDOW_LOG)?;
             tar(decoder, &mut budget, sink)
         }
-        [0x1f, 0x8b, ..] => tar(flate2::read::MultiGzDecoder::new(BufReader::new(archive)), &mut budget, sink),
+        [0x1f, 0x8b, ..] => {
+            tar(flate2::read::MultiGzDecoder::new(BufReader::new(archive)), &mut budget, sink)
+        }
         [] => Err(Refused::Unknown),
         _ => match tar_magic(archive)? {
             true => tar(BufReader::new(archive), &mut budget, sink),
@@ -160,17 +166,26 @@ impl Budget<'_> {
 
 /// The path that an archive names; none for the archive's own top, `./`.
 fn path(name: &[u8]) -> Result<Option<WorkspacePath>, Refused> {
-    let text = std::str::from_utf8(name).map_err(|_| Refused::NotUtf8(String::from_utf8_lossy(name).into_owned()))?;
+    let text = std::str::from_utf8(name)
+        .map_err(|_| Refused::NotUtf8(String::from_utf8_lossy(name).into_owned()))?;
     let mut relative = text;
     while let Some(rest) = relative.strip_prefix("./") {
         relative = rest;
     }
     let relative = relative.strip_suffix('/').unwrap_or(relative);
     if relative.is_empty() || relative == "." {
-        return if text.starts_with('/') { Err(Refused::Path(text.into(), BadPath::Absolute)) } else { Ok(None) };
+        return if text.starts_with('/') {
+            Err(Refused::Path(text.into(), BadPath::Absolute))
+        } else {
+            Ok(None)
+        };
     }
     // Some Windows programs write these; they would become part of a name.
-    let relative = if relative.contains('\\') && !relative.contains('/') { relative.replace('\\', "/") } else { relative.to_owned() };
+    let relative = if relative.contains('\\') && !relative.contains('/') {
+        relative.replace('\\', "/")
+    } else {
+        relative.to_owned()
+    };
     WorkspacePath::new(relative).map(Some).map_err(|bad| Refused::Path(text.into(), bad))
 }
 
@@ -186,10 +201,18 @@ fn symlink(path: WorkspacePath, target: String) -> Unpacked {
         }
         outside |= depth < 0;
     }
-    if outside { Unpacked::Skipped(path.to_string(), "symlink_outside") } else { Unpacked::Symlink(path, target) }
+    if outside {
+        Unpacked::Skipped(path.to_string(), "symlink_outside")
+    } else {
+        Unpacked::Symlink(path, target)
+    }
 }
 
-fn zip(archive: &mut File, budget: &mut Budget<'_>, sink: &mut dyn FnMut(Unpacked) -> Result<(), Refused>) -> Result<(), Refused> {
+fn zip(
+    archive: &mut File,
+    budget: &mut Budget<'_>,
+    sink: &mut dyn FnMut(Unpacked) -> Result<(), Refused>,
+) -> Result<(), Refused> {
     let damaged = |why: zip::result::ZipError| Refused::Damaged(why.to_string());
     let mut zip = zip::ZipArchive::new(BufReader::new(archive)).map_err(damaged)?;
     if zip.len() as u64 > budget.limits.workspace_items {
@@ -216,7 +239,11 @@ fn zip(archive: &mut File, budget: &mut Budget<'_>, sink: &mut dyn FnMut(Unpacke
     Ok(())
 }
 
-fn tar(from: impl Read, budget: &mut Budget<'_>, sink: &mut dyn FnMut(Unpacked) -> Result<(), Refused>) -> Result<(), Refused> {
+fn tar(
+    from: impl Read,
+    budget: &mut Budget<'_>,
+    sink: &mut dyn FnMut(Unpacked) -> Result<(), Refused>,
+) -> Result<(), Refused> {
     let mut tar = tar::Archive::new(from);
     for entry in tar.entries()? {
         let mut entry = entry?;

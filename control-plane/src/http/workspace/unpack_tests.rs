@@ -4,7 +4,12 @@ use super::*;
 use std::io::Write;
 
 fn limits() -> SyncLimits {
-    SyncLimits { file_bytes: 40 << 20, workspace_bytes: 64 << 20, workspace_items: 100, ..SyncLimits::default() }
+    SyncLimits {
+        file_bytes: 40 << 20,
+        workspace_bytes: 64 << 20,
+        workspace_items: 100,
+        ..SyncLimits::default()
+    }
 }
 
 fn unpacked(archive: &[u8]) -> Result<Vec<Unpacked>, Refused> {
@@ -86,7 +91,10 @@ fn links_that_leave_the_workspace_and_special_files_are_left_out() {
 fn bombs_of_each_kind_are_stopped_while_they_unpack() {
     let zeros = vec![0; 30 << 20];
     assert_eq!(code(&zipped(&[("bomb", &zeros)])), "archive_bomb");
-    assert_eq!(code(&zstd::encode_all(&tarred("bomb", tar::EntryType::Regular, "", &zeros)[..], 3).unwrap()), "archive_bomb");
+    assert_eq!(
+        code(&zstd::encode_all(&tarred("bomb", tar::EntryType::Regular, "", &zeros)[..], 3).unwrap()),
+        "archive_bomb"
+    );
     // Noise doesn't shrink, so it is no bomb, only too much.
     let mut state = 1u64;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
