@@ -1,13 +1,48 @@
-//! The workspace, in step with the database. (Being written: the interface stands, the engine follows within minutes.)
+//! The workspace, in step with the database.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`engine`] | the one thread that knows all: marks → looks → batches; batches → the workspace |
+//! | [`root`] | the folder, and opening beneath it |
+//! | [`watch`] | which paths may have changed |
+//! | [`scan`] | what is at a path |
+//! | [`apply`] | the stage, and renaming into the workspace |
+//! | [`base`] | what both sides agreed on |
+//!
+//! What is to be done is computed afresh from the three trees by [`shared::plan`]; nothing here is a log of intentions.
+//! So a crash anywhere is finished by looking again.
 
-use shared::id::{Revision, VolumeId};
+mod apply;
+mod base;
+mod engine;
+mod root;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use engine::{Engine, Input, Linked};
+use shared::id::{LinkEpoch, Revision, VolumeId};
+use shared::limits::SyncLimits;
 use shared::link::hello::Accepted;
-use shared::link::mux::LinkStream;
+use shared::link::sync::{Batch, Begin, End, FromAgent, FromControlPlane};
+use shared::link::{Open, frame};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch as channel};
+
+/// Messages for the control plane that wait to be written; a batch is cut into at most as many at once.
+const OUT_WAITING: usize = 64;
+/// Messages from the control plane that the engine hasn't looked at; a batch counts as one.
+const IN_WAITING: usize = 4;
+/// How long the control plane may take nothing of a message before the stream counts as dead.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes that a batch may be longer than its contents.
+const OVERHEAD_BYTES: u64 = 16 << 20;
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -20,30 +55,136 @@ pub struct SyncSettings {
     pub volume: VolumeId,
 }
 
-/// The engine. Cheap to clone.
+/// The engine's handle. Cheap to clone; the engine ends with [`Sync::end`] or when the last handle is gone.
 #[derive(Clone, Debug)]
 pub struct Sync {
-    visible: watch::Receiver<Revision>,
-    _visible: Arc<watch::Sender<Revision>>,
+    inputs: Sender<Input>,
+    visible: channel::Receiver<Revision>,
+    _alive: Arc<Alive>,
+}
+
+#[derive(Debug)]
+struct Alive(Sender<Input>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        let _ = self.0.send(Input::Gone);
+    }
+}
+
+/// A batch from the control plane, put together.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    begin: Begin,
+    data: Vec<u8>,
+    end: End,
 }
 
 impl Sync {
-    /// Starts.
-    pub fn start(_settings: SyncSettings) -> io::Result<Sync> {
-        let (tx, visible) = watch::channel(Revision::ZERO);
-        Ok(Self { visible, _visible: Arc::new(tx) })
+    /// Opens the workspace and the base, and starts the engine: a thread of its own, since it reads and hashes files.
+    pub fn start(settings: SyncSettings) -> io::Result<Sync> {
+        let (inputs, received) = std::sync::mpsc::channel();
+        let (told, visible) = channel::channel(Revision::ZERO);
+        let engine = Engine::new(&settings, &inputs, told)?;
+        std::thread::Builder::new().name("sync".to_owned()).spawn(move || engine.run(&received))?;
+        Ok(Self { _alive: Arc::new(Alive(inputs.clone())), inputs, visible })
     }
 
     /// The revision that the workspace shows.
-    pub fn visible(&self) -> watch::Receiver<Revision> {
+    pub fn visible(&self) -> channel::Receiver<Revision> {
         self.visible.clone()
     }
 
-    /// Runs one link's sync stream.
-    pub async fn serve(&self, _stream: LinkStream, _accepted: &Accepted) {}
+    /// Serves one link's sync stream, freshly opened, until it ends.
+    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, accepted: &Accepted) {
+        let ended = self.stream(stream, accepted.epoch, accepted.limits).await;
+        tracing::debug!(why = ended.err().unwrap_or_default(), "the stream for files ended");
+    }
 
-    /// Writes the last state; whether all reached the database.
-    pub async fn end(&self, _grace: Duration) -> bool {
-        false
+    async fn stream<S>(&self, stream: S, epoch: LinkEpoch, limits: SyncLimits) -> Result<(), String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (mut from, mut to) = tokio::io::split(stream);
+        let (out, mut to_write) = mpsc::channel::<FromAgent>(OUT_WAITING);
+        let (answer, hello) = oneshot::channel();
+        let linked = Linked { epoch, limits, out, hello: Some(answer) };
+        self.inputs.send(Input::Linked(linked)).map_err(|_| "the engine is gone".to_owned())?;
+        let hello = hello.await.map_err(|_| "the engine is gone".to_owned())?;
+        frame::write(&mut to, &Open::Sync(hello)).await.map_err(|why| why.to_string())?;
+        let writing = async {
+            while let Some(message) = to_write.recv().await {
+                match tokio::time::timeout(SEND_TIMEOUT, frame::write(&mut to, &message)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(why)) => return Err(why.to_string()),
+                    Err(_) => return Err("the control plane took nothing for too long".to_owned()),
+                }
+            }
+            // The engine lets go of a link to begin it anew.
+            let _ = to.shutdown().await;
+            Ok(())
+        };
+        let reading = self.read(&mut from, epoch, limits);
+        let ended = tokio::select! { ended = writing => ended, ended = reading => ended };
+        let _ = self.inputs.send(Input::Unlinked(epoch));
+        ended
+    }
+
+    async fn read(
+        &self,
+        from: &mut (impl AsyncRead + Unpin),
+        epoch: LinkEpoch,
+        limits: SyncLimits,
+    ) -> Result<(), String> {
+        let places = Arc::new(Semaphore::new(IN_WAITING));
+        let mut incoming: Option<(Begin, Vec<u8>)> = None;
+        loop {
+            let message = frame::read::<_, FromControlPlane>(from).await.map_err(|why| why.to_string())?;
+            let Some(message) = message else { return Ok(()) };
+            let input = match message {
+                FromControlPlane::Batch(Batch::Whole { begin, data, end }) => {
+                    Input::Batch(epoch, Whole { begin, data: data.into(), end })
+                }
+                FromControlPlane::Batch(Batch::Begin(begin)) => {
+                    incoming = Some((begin, Vec::new()));
+                    continue;
+                }
+                FromControlPlane::Batch(Batch::Chunk(bytes)) => {
+                    let (_, data) = incoming.as_mut().ok_or("a part of no batch")?;
+                    let most = limits.batch_bytes.max(limits.file_bytes) + OVERHEAD_BYTES;
+                    if (data.len() + bytes.len()) as u64 > most {
+                        return Err("a batch is longer than any may be".to_owned());
+                    }
+                    data.extend_from_slice(&bytes);
+                    continue;
+                }
+                FromControlPlane::Batch(Batch::End(end)) => {
+                    let (begin, data) = incoming.take().ok_or("the end of no batch")?;
+                    Input::Batch(epoch, Whole { begin, data, end })
+                }
+                other => Input::Said(epoch, other),
+            };
+            // Given back when the engine has dealt with it: the control plane can't fill the agent's memory.
+            let place = Arc::clone(&places).acquire_owned().await.map_err(|why| why.to_string())?;
+            self.inputs.send(input.holding(place)).map_err(|_| "the engine is gone".to_owned())?;
+        }
+    }
+
+    /// Resolves when everything written to the workspace before this call is committed; false if it isn't in time,
+    /// or there is no link.
+    pub async fn settle(&self, within: Duration) -> bool {
+        let (answer, settled) = oneshot::channel();
+        let sent = self.inputs.send(Input::Settle(answer)).is_ok();
+        sent && matches!(tokio::time::timeout(within, settled).await, Ok(Ok(())))
+    }
+
+    /// Writes the last state and ends the engine. Answers whether all files reached the database.
+    pub async fn end(&self, grace: Duration) -> bool {
+        let complete = self.settle(grace).await;
+        let (answer, ended) = oneshot::channel();
+        let sent = self.inputs.send(Input::End(answer)).is_ok();
+        // Writing the base takes a moment; without it the next start takes one more.
+        let saved = sent && matches!(tokio::time::timeout(Duration::from_secs(5), ended).await, Ok(Ok(())));
+        complete && saved
     }
 }

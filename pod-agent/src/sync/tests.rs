@@ -1,0 +1,371 @@
+//! The engine on a real folder with real inotify, against a small database that speaks the real protocol.
+
+use super::{Sync, SyncSettings};
+use shared::batch::{self, Claims, Op};
+use shared::id::{BatchId, ItemId, LinkEpoch, Revision, SessionId, VolumeId};
+use shared::limits::SyncLimits;
+use shared::link::hello::Accepted;
+use shared::link::sync::{
+    Batch, Begin, CHUNK_BYTES, Committed, End, FromAgent, FromControlPlane, Hello, OpResult, Problem,
+};
+use shared::link::{Open, frame};
+use shared::path::WorkspacePath;
+use shared::tree::{Entry, Hash, Kind};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::io::DuplexStream;
+
+/// How long anything may take to come about.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn path(text: &str) -> WorkspacePath {
+    WorkspacePath::new(text).unwrap()
+}
+
+/// A workspace folder, and the agent's beside it.
+struct Folder {
+    dir: tempfile::TempDir,
+    volume: VolumeId,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("app")).unwrap();
+        std::fs::create_dir(dir.path().join(".berth")).unwrap();
+        Self { dir, volume: VolumeId::random() }
+    }
+
+    fn app(&self, path: &str) -> PathBuf {
+        self.dir.path().join("app").join(path)
+    }
+
+    fn start(&self) -> Sync {
+        let (workspace, state) = (self.app(""), self.dir.path().join(".berth"));
+        Sync::start(SyncSettings { workspace, state, volume: self.volume }).unwrap()
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        if let Some(parent) = self.app(path).parent() {
+            std::fs::create_dir_all(parent).unwrap();
+        }
+        std::fs::write(self.app(path), text).unwrap();
+    }
+
+    fn read(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.app(path)).ok()
+    }
+}
+
+/// The database: a tree, its contents, and what lost.
+#[derive(Default)]
+struct Database {
+    rev: u64,
+    tree: BTreeMap<WorkspacePath, Entry>,
+    contents: HashMap<Hash, Vec<u8>>,
+    lost: Vec<Hash>,
+    problems: Vec<Problem>,
+    /// Bytes of contents that came.
+    received: usize,
+    visible: u64,
+    settled: u64,
+}
+
+impl Database {
+    fn save(&mut self, at: &str, text: &str) -> Op {
+        let entry = Entry::file(0o644, text.len() as u64, Hash::of(text.as_bytes()));
+        self.contents.insert(entry.hash, text.as_bytes().to_vec());
+        self.rev += 1;
+        self.tree.insert(path(at), entry);
+        Op::Put { path: path(at), item: None, entry, pre: None }
+    }
+
+    fn delete(&mut self, at: &str) -> Op {
+        self.rev += 1;
+        self.tree.remove(&path(at));
+        Op::Delete { path: path(at), item: None, pre: None }
+    }
+
+    fn text(&self, at: &str) -> Option<String> {
+        let entry = self.tree.get(&path(at))?;
+        Some(String::from_utf8(self.contents.get(&entry.hash)?.clone()).unwrap())
+    }
+
+    fn commit(&mut self, batch: BatchId, ops: Vec<Op>) -> Committed {
+        self.rev += 1;
+        let mut results = Vec::new();
+        for op in ops {
+            let at = op.path().clone();
+            let (new, pre) = match op {
+                Op::Put { entry, pre, .. } | Op::Rename { entry, pre, .. } => (Some(entry), pre),
+                Op::Delete { pre, .. } => (None, pre),
+            };
+            let here = self.tree.get(&at).copied();
+            results.push(if here == pre || here == new || here.is_none() {
+                match new {
+                    Some(entry) => drop(self.tree.insert(at, entry)),
+                    None => drop(self.tree.remove(&at)),
+                }
+                OpResult::Applied { item: Some(ItemId::random()) }
+            } else {
+                self.lost.extend(new.map(|entry| entry.hash));
+                OpResult::Superseded { conflict: true, now: here }
+            });
+        }
+        Committed { batch, rev: Revision(self.rev), results }
+    }
+}
+
+/// One link, seen from the database's end.
+struct Link {
+    stream: DuplexStream,
+    hello: Hello,
+    incoming: Option<(Begin, Vec<u8>)>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Link {
+    async fn up(sync: &Sync, epoch: u64) -> Self {
+        let (theirs, mut stream) = tokio::io::duplex(1 << 20);
+        let accepted = Accepted {
+            version: 1,
+            session: SessionId::random(),
+            epoch: LinkEpoch(epoch),
+            environment: BTreeMap::new(),
+            limits: SyncLimits::default(),
+        };
+        let sync = sync.clone();
+        let serving = tokio::spawn(async move { sync.serve(theirs, &accepted).await });
+        let Open::Sync(hello) = frame::expect(&mut stream).await.unwrap() else { panic!("another stream") };
+        Self { stream, hello, incoming: None, serving }
+    }
+
+    async fn say(&mut self, message: FromControlPlane) {
+        frame::write(&mut self.stream, &message).await.unwrap();
+    }
+
+    async fn welcome(&mut self, database: &Database) {
+        let full = self.hello.base_rev.0 == 0 && database.rev > 0;
+        self.say(FromControlPlane::Welcome { rev: Revision(database.rev), full }).await;
+        if full {
+            let all = database.tree.iter();
+            let all = all.map(|(at, entry)| Op::Put { path: at.clone(), item: None, entry: *entry, pre: None });
+            self.push(database, all.collect(), true).await;
+        }
+    }
+
+    async fn push(&mut self, database: &Database, ops: Vec<Op>, full: bool) {
+        let encoded =
+            batch::encode(&ops, |hash| Ok(database.contents.get(&hash).map(|bytes| &bytes[..]))).unwrap();
+        let begin = Begin {
+            batch: BatchId::random(),
+            base_rev: Revision::ZERO,
+            target_rev: Revision(database.rev),
+            items: encoded.items,
+            bytes: encoded.bytes,
+            full,
+            last: true,
+        };
+        self.say(FromControlPlane::Batch(Batch::Begin(begin))).await;
+        for part in encoded.data.chunks(CHUNK_BYTES) {
+            self.say(FromControlPlane::Batch(Batch::Chunk(part.to_vec().into()))).await;
+        }
+        self.say(FromControlPlane::Batch(Batch::End(End { tar_hash: encoded.tar_hash }))).await;
+    }
+
+    /// Serves the agent until `done` holds.
+    async fn until(&mut self, database: &mut Database, what: &str, done: impl Fn(&Database) -> bool) {
+        let serving = async {
+            while !done(database) {
+                let message = frame::expect(&mut self.stream).await.unwrap();
+                self.hear(database, message).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, serving).await.is_ok();
+        assert!(in_time, "{what}; the database has {:?}", database.tree.keys());
+    }
+
+    async fn hear(&mut self, database: &mut Database, message: FromAgent) {
+        let whole = match message {
+            FromAgent::Batch(Batch::Whole { begin, data, end }) => Some((begin, data.to_vec(), end)),
+            FromAgent::Batch(Batch::Begin(begin)) => {
+                self.incoming = Some((begin, Vec::new()));
+                None
+            }
+            FromAgent::Batch(Batch::Chunk(bytes)) => {
+                self.incoming.as_mut().unwrap().1.extend_from_slice(&bytes);
+                None
+            }
+            FromAgent::Batch(Batch::End(end)) => {
+                let (begin, data) = self.incoming.take().unwrap();
+                Some((begin, data, end))
+            }
+            FromAgent::Visible { rev } => {
+                database.visible = rev.0;
+                None
+            }
+            FromAgent::Problems { problems, .. } => {
+                database.problems = problems;
+                None
+            }
+            FromAgent::Settled { token, .. } => {
+                database.settled = token;
+                None
+            }
+            _ => None,
+        };
+        let Some((begin, data, end)) = whole else { return };
+        let claims = Claims {
+            items: begin.items,
+            bytes: begin.bytes,
+            tar_hash: end.tar_hash,
+            compressed: data.len() as u64,
+        };
+        let (contents, received) = (&mut database.contents, &mut database.received);
+        let ops = batch::decode(&data[..], claims, &SyncLimits::default(), |hash, bytes| {
+            *received += bytes.len();
+            contents.insert(hash, bytes);
+            Ok(())
+        });
+        let committed = database.commit(begin.batch, ops.unwrap());
+        self.say(FromControlPlane::Committed(committed)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_program_writes_changes_and_deletes_reaches_the_database() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    folder.write("src/deep/main.py", "print(1)");
+    link.until(&mut database, "a new file in new folders", |d| d.text("src/deep/main.py").is_some()).await;
+    folder.write("src/deep/main.py", "print(2)");
+    link.until(&mut database, "an edit", |d| d.text("src/deep/main.py").as_deref() == Some("print(2)")).await;
+    std::fs::rename(folder.app("src"), folder.app("lib")).unwrap();
+    link.until(&mut database, "a rename", |d| {
+        d.text("lib/deep/main.py").is_some() && !d.tree.contains_key(&path("src"))
+    })
+    .await;
+    std::fs::remove_dir_all(folder.app("lib")).unwrap();
+    link.until(&mut database, "a delete", |d| d.tree.is_empty()).await;
+    folder.write("node_modules/x.js", "ignored");
+    folder.write("seen", "x");
+    link.until(&mut database, "the next file", |d| d.text("seen").is_some()).await;
+    assert_eq!(database.tree.len(), 1, "what is ignored stays in the pod");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_save_is_visible_in_the_folder_when_the_agent_says_so_and_comes_back_to_nobody() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    for n in 0..100 {
+        let op = database.save("main.py", &format!("print({n})"));
+        let rev = database.rev;
+        link.push(&database, vec![op], false).await;
+        link.until(&mut database, "visible", |d| d.visible >= rev).await;
+        assert_eq!(folder.read("main.py"), Some(format!("print({n})")));
+    }
+    let op = database.delete("main.py");
+    let rev = database.rev;
+    link.push(&database, vec![op], false).await;
+    link.until(&mut database, "visible", |d| d.visible >= rev).await;
+    assert_eq!(folder.read("main.py"), None);
+    link.say(FromControlPlane::Settle { token: 7 }).await;
+    link.until(&mut database, "settled", |d| d.settled == 7).await;
+    assert_eq!((database.received, database.tree.len()), (0, 0), "nothing was echoed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_thousand_files_at_once_are_all_there() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    for n in 0..3_000 {
+        folder.write(&format!("d{}/e{}/f{n}", n % 50, n % 7), &n.to_string());
+    }
+    let files = |d: &Database| d.tree.values().filter(|entry| entry.kind == Kind::File).count();
+    link.until(&mut database, "all files", |d| files(d) == 3_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sides_changes_made_while_apart_meet_and_a_conflict_keeps_both() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    folder.write("a", "one");
+    folder.write("b", "one");
+    link.until(&mut database, "both files", |d| d.tree.len() == 2).await;
+    link.push(&database, vec![], false).await;
+    let rev = database.rev;
+    link.until(&mut database, "the revision", |d| d.visible >= rev).await;
+    drop(link);
+
+    folder.write("a", "the pod's");
+    folder.write("new", "the pod's");
+    let theirs = database.save("a", "the page's");
+    let alone = database.save("b", "two");
+    let rev = database.rev;
+    let mut link = Link::up(&sync, 2).await;
+    assert_eq!(link.hello.base_rev.0, rev - 2);
+    link.welcome(&database).await;
+    link.push(&database, vec![theirs, alone], false).await;
+    link.until(&mut database, "both", |d| d.visible >= rev && d.text("new").is_some()).await;
+    assert_eq!(database.text("a").as_deref(), Some("the page's"));
+    assert_eq!(folder.read("a").as_deref(), Some("the page's"));
+    assert_eq!(folder.read("b").as_deref(), Some("two"));
+    assert_eq!(database.lost, [Hash::of(b"the pod's")], "the loser is in the history");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_agent_sends_no_content_that_did_not_change_and_a_damaged_base_deletes_nothing() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    for n in 0..200 {
+        folder.write(&format!("f{n}"), &n.to_string());
+    }
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    link.until(&mut database, "all files", |d| d.tree.len() == 200).await;
+    link.push(&database, vec![], false).await;
+    let rev = database.rev;
+    link.until(&mut database, "the revision", |d| d.visible >= rev).await;
+    drop(link);
+    sync.end(Duration::from_millis(10)).await;
+
+    std::fs::remove_file(folder.app("f0")).unwrap();
+    let sync = folder.start();
+    let before = database.received;
+    let mut link = Link::up(&sync, 2).await;
+    assert_eq!(link.hello.base_rev, Revision(rev));
+    link.welcome(&database).await;
+    link.until(&mut database, "the delete", |d| d.tree.len() == 199).await;
+    assert_eq!(database.received, before, "no content goes twice");
+    drop(link);
+    sync.end(Duration::from_millis(10)).await;
+
+    let base = folder.dir.path().join(".berth/base");
+    let mut bytes = std::fs::read(&base).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&base, bytes).unwrap();
+    std::fs::remove_file(folder.app("f1")).unwrap();
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 3).await;
+    assert_eq!(link.hello.base_rev, Revision::ZERO);
+    link.welcome(&database).await;
+    let rev = database.rev;
+    link.until(&mut database, "the union", |d| d.visible >= rev).await;
+    assert_eq!(database.tree.len(), 199);
+    assert_eq!(folder.read("f1").as_deref(), Some("1"));
+}
