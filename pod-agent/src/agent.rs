@@ -1,7 +1,7 @@
 //! A run of the agent: alone on its volume, link after link, until it is told to end or gives up.
 
 use crate::environment::Environment;
-use crate::link::{self, Ended};
+use crate::link::{self, Ended, Up};
 use crate::settings::Settings;
 use crate::sync::{Sync, SyncSettings};
 use crate::terminal::{Keeping, Terminals};
@@ -12,15 +12,19 @@ use std::io;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-/// The first pause between two attempts to link, at most; each next one is at most twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest first pause after a good link: a cut, or a server that restarts, should hardly be felt.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest second pause; each next one is at most twice as long.
+const SECOND_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A link that stood this long was a good one: the pauses begin anew.
 const GOOD_LINK: Duration = Duration::from_secs(5);
 /// How long the last state may take to be written when nobody said how long.
-const LAST_STATE: Duration = Duration::from_secs(20);
+pub(crate) const LAST_STATE: Duration = Duration::from_secs(20);
 
 /// What a link needs of the agent. Cheap to clone.
 #[derive(Clone)]
@@ -75,21 +79,44 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
     let terminals = Terminals::new(environment.clone(), keeping, sync.visible());
     let parts = Parts { instance: InstanceId::random(), volume: volume.id, terminals, environment, sync };
     let mut terminate = signal(SignalKind::terminate())?;
-    let outcome = tokio::select! {
-        outcome = links(&settings, &parts) => outcome,
-        _ = terminate.recv() => {
-            tracing::info!("told to end");
+    let ending = CancellationToken::new();
+    let told = ending.clone();
+    let _telling = AbortOnDropHandle::new(tokio::spawn(async move {
+        terminate.recv().await;
+        tracing::info!("told to end");
+        told.cancel();
+    }));
+    match links(&settings, &parts, &ending).await {
+        // The link is still up, so the last state goes out by it.
+        Ok(Some((up, grace))) => {
+            let complete = up.meanwhile(last_state(&parts, grace)).await;
+            up.stopped(complete).await;
             Ok(())
         }
-    };
-    // Shells first: what they still write belongs to the last state.
-    parts.terminals.close_all().await;
-    parts.sync.end(LAST_STATE).await;
-    outcome
+        Ok(None) => {
+            last_state(&parts, LAST_STATE).await;
+            Ok(())
+        }
+        Err(why) => {
+            last_state(&parts, LAST_STATE).await;
+            Err(why)
+        }
+    }
 }
 
-/// Links again and again. Returns when the agent is to end.
-async fn links(settings: &Settings, parts: &Parts) -> Result<(), AgentError> {
+/// Closes the shells first: what they still write belongs to the last state. Answers whether all of it is saved.
+async fn last_state(parts: &Parts, grace: Duration) -> bool {
+    let deadline = Instant::now() + grace;
+    parts.terminals.close_all().await;
+    parts.sync.end(deadline.saturating_duration_since(Instant::now())).await
+}
+
+/// Links again and again. Returns when the agent is to end: with the link and the time left for it, if one is up.
+async fn links(
+    settings: &Settings,
+    parts: &Parts,
+    ending: &CancellationToken,
+) -> Result<Option<(Box<Up>, Duration)>, AgentError> {
     let mut pause = FIRST_PAUSE;
     let mut alone_since = Instant::now();
     loop {
@@ -98,7 +125,7 @@ async fn links(settings: &Settings, parts: &Parts) -> Result<(), AgentError> {
         let mut linked = false;
         let ended = match dial_with(settings) {
             Ok((address, credential)) => {
-                let attempt = link::run(parts, &address, &credential, || linked = true);
+                let attempt = link::run(parts, &address, &credential, ending, || linked = true);
                 attempt.await
             }
             Err(why) => Ended::Lost(format!("it is not known where to dial: {why}")),
@@ -115,10 +142,7 @@ async fn links(settings: &Settings, parts: &Parts) -> Result<(), AgentError> {
             Ended::Refused(failure) => return Err(AgentError::Refused(failure)),
             Ended::Stop(up, grace) => {
                 tracing::info!(?grace, "the control plane ends this session");
-                parts.terminals.close_all().await;
-                let complete = parts.sync.end(grace).await;
-                up.stopped(complete).await;
-                return Ok(());
+                return Ok(Some((up, grace)));
             }
         }
         if Instant::now() >= give_up_at && !linked {
@@ -126,16 +150,26 @@ async fn links(settings: &Settings, parts: &Parts) -> Result<(), AgentError> {
                 "no control plane for {:?}: this agent writes its last state and ends",
                 settings.patience()
             );
-            return Ok(());
+            return Ok(None);
+        }
+        if ending.is_cancelled() {
+            return Ok(None);
         }
         // Full jitter: a thousand agents whose control plane restarted must not come all at once.
-        let jitter = rand::rng().random_range(Duration::ZERO..pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        let longest = if is_local(settings) { SECOND_PAUSE } else { LONGEST_PAUSE };
+        let jitter = rand::rng().random_range(Duration::ZERO..pause.min(longest));
+        pause = (pause * 2).max(SECOND_PAUSE).min(longest);
         tokio::select! {
             () = sleep(jitter) => {}
             () = sleep_until(give_up_at) => {}
+            () = ending.cancelled() => {}
         }
     }
+}
+
+/// Whether the control plane is on this machine, where asking often costs nobody anything.
+fn is_local(settings: &Settings) -> bool {
+    settings.control_plane_file.is_some()
 }
 
 /// Where to dial and with what, as it stands now.

@@ -10,20 +10,27 @@ use shared::link::Failure;
 use shared::link::exec::{Command, Input, Output};
 use shared::link::frame::{self, FrameError};
 use shared::link::terminal::Exit;
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 /// Pieces of output that wait to be sent; then the command's own pipes fill, and it waits.
 const WAITING: usize = 4;
 /// Pieces of input that wait for the command to read them.
 const STDIN_WAITING: usize = 4;
-/// How long output is still read after the command ended: a background child may hold the pipes for ever.
+/// How long a silent pipe is still listened to after the command ended: a background child may hold it for ever.
 const DRAIN: Duration = Duration::from_millis(250);
+/// Bytes that are still read from a pipe after the command ended: Linux gives a pipe 64 KiB, at most 1 MiB.
+const PIPE_BYTES: usize = 1 << 20;
+/// How long a caller may take for one piece of output after the command ended.
+const STALL: Duration = Duration::from_secs(30);
 /// The longest time a command may be given.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -65,68 +72,67 @@ where
         }
     }
     let mut child = start(command, environment, tag)?;
-    let leader = child.id().and_then(|pid| i32::try_from(pid).ok()).unwrap_or(-1);
+    let pid = child.id().unwrap_or_default();
+    let leader = i32::try_from(pid).unwrap_or(-1);
+    let over = CancellationToken::new();
     let (outputs, mut to_send) = mpsc::channel(WAITING);
-    let readers = [
-        child.stdout.take().map(|pipe| tokio::spawn(pump(pipe, outputs.clone(), Output::Stdout))),
-        child.stderr.take().map(|pipe| tokio::spawn(pump(pipe, outputs, Output::Stderr))),
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let _readers = [
+        AbortOnDropHandle::new(tokio::spawn(pump(stdout, outputs.clone(), Output::Stdout, over.clone()))),
+        AbortOnDropHandle::new(tokio::spawn(pump(stderr, outputs, Output::Stderr, over.clone()))),
     ];
     let stdin = child.stdin.take();
-    let mut listening = tokio::spawn(async move { listen(&mut from_caller, stdin, leader).await });
-    let timeout = Duration::from_millis(command.timeout_ms).min(LONGEST);
-    let mut deadline = std::pin::pin!(tokio::time::sleep(timeout));
-    let mut ended: Option<(std::io::Result<std::process::ExitStatus>, bool)> = None;
-    let mut timed_out = false;
-    let pid = u32::try_from(leader).unwrap_or_default();
-    let mut caller_gone = frame::write(to_caller, &Output::Started { pid }).await.is_err();
-    let mut drained = std::pin::pin!(tokio::time::sleep(Duration::from_secs(u32::MAX.into())));
-    loop {
-        if caller_gone {
-            processes::end(leader, tag, false).await;
-            break;
-        }
-        tokio::select! {
-            output = to_send.recv() => match output {
-                // A caller that takes nothing must not keep the command alive for ever.
-                Some(output) => tokio::select! {
-                    sent = frame::write(to_caller, &output) => caller_gone = sent.is_err(),
-                    () = &mut deadline, if !timed_out => caller_gone = true,
-                },
-                None if ended.is_some() => break,
-                None => {
-                    let status = child.wait().await;
-                    ended = Some((status, timed_out));
-                    break;
-                }
-            },
-            status = child.wait(), if ended.is_none() => {
-                ended = Some((status, timed_out));
-                drained.as_mut().reset(tokio::time::Instant::now() + DRAIN);
-            }
-            () = &mut drained, if ended.is_some() => break,
-            () = &mut deadline, if !timed_out && ended.is_none() => {
+    let caller_left =
+        AbortOnDropHandle::new(tokio::spawn(async move { listen(&mut from_caller, stdin, leader).await }));
+    let time = Duration::from_millis(command.timeout_ms).min(LONGEST);
+    // The command's life and what is told of it go on side by side: a caller who takes nothing holds up the
+    // command's output, but neither its end nor its time limit.
+    let life = async {
+        let mut timed_out = false;
+        let status = tokio::select! {
+            status = child.wait() => status,
+            () = tokio::time::sleep(time) => {
                 timed_out = true;
-                processes::end(leader, tag, false).await;
+                processes::end(leader, false, tag, false).await;
+                child.wait().await
             }
-            _ = &mut listening, if ended.is_none() => caller_gone = true,
+        };
+        over.cancel();
+        (status, timed_out)
+    };
+    let telling = async {
+        frame::write(to_caller, &Output::Started { pid }).await?;
+        while let Some(output) = to_send.recv().await {
+            let sent = frame::write(to_caller, &output);
+            tokio::select! {
+                sent = sent => sent?,
+                () = stalled(&over) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            }
         }
-    }
-    listening.abort();
-    for reader in readers.into_iter().flatten() {
-        reader.abort();
-    }
-    // What is still in the channel was read before the end.
-    to_send.close();
-    while let Some(output) = to_send.recv().await {
-        if caller_gone || frame::write(to_caller, &output).await.is_err() {
-            break;
+        Ok::<_, FrameError>(())
+    };
+    let ended = tokio::select! {
+        ended = async { tokio::join!(life, telling) } => ended,
+        // The end of the caller's stream is the end of the command.
+        _ = caller_left => {
+            if !over.is_cancelled() {
+                processes::end(leader, false, tag, false).await;
+            }
+            return Ok(());
         }
-    }
-    if let Some((Ok(status), timed_out)) = ended {
+    };
+    if let ((Ok(status), timed_out), Ok(())) = ended {
         let exit = Exit { code: status.code(), signal: status.signal().map(signal_name) };
-        let _ = frame::write(to_caller, &Output::Exit { exit, timed_out }).await;
+        let last_word = Output::Exit { exit, timed_out };
+        let _ = tokio::time::timeout(STALL, frame::write(to_caller, &last_word)).await;
     }
     Ok(())
+}
+
+/// Resolves when the command is over and its caller had all the time to take one more piece.
+async fn stalled(over: &CancellationToken) {
+    over.cancelled().await;
+    tokio::time::sleep(STALL).await;
 }
 
 fn start(command: &Command, environment: &Environment, tag: &str) -> Result<Child, Failure> {
@@ -147,6 +153,7 @@ fn start(command: &Command, environment: &Environment, tag: &str) -> Result<Chil
     let program = environment
         .program(name, &folder, &path)
         .ok_or_else(|| Failure::new("not_found", format!("{name:?} is not there or cannot be executed")))?;
+    let _alone = processes::start_alone();
     tokio::process::Command::new(program)
         .args(&command.argv[1..])
         .env_clear()
@@ -162,14 +169,32 @@ fn start(command: &Command, environment: &Environment, tag: &str) -> Result<Chil
         .map_err(|why| Failure::new("not_started", format!("the command could not be started: {why}")))
 }
 
-async fn pump<R>(mut pipe: R, outputs: mpsc::Sender<Output>, wrap: fn(Bytes) -> Output)
-where
+/// Hands on what a pipe gives, to its end. Once the command is `over`, its own last output is all in the pipe: a
+/// background child that holds the pipe open is not waited for, and one that floods it is cut.
+async fn pump<R>(
+    pipe: Option<R>,
+    outputs: mpsc::Sender<Output>,
+    wrap: fn(Bytes) -> Output,
+    over: CancellationToken,
+) where
     R: AsyncRead + Unpin,
 {
+    let Some(mut pipe) = pipe else { return };
     let mut buffer = vec![0; TERMINAL_CHUNK_BYTES];
-    while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
+    let mut left = PIPE_BYTES;
+    while left > 0 {
+        let was_over = over.is_cancelled();
+        let read = tokio::select! {
+            biased;
+            read = pipe.read(&mut buffer) => read,
+            () = async { over.cancelled().await; tokio::time::sleep(DRAIN).await } => return,
+        };
+        let Ok(n @ 1..) = read else { return };
         if outputs.send(wrap(Bytes::copy_from_slice(&buffer[..n]))).await.is_err() {
             return;
+        }
+        if was_over {
+            left = left.saturating_sub(n);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One link to the control plane: dialling, hello, heartbeats, and the streams that the control plane opens.
 
-use crate::agent::Parts;
+use crate::agent::{LAST_STATE, Parts};
 use crate::exec;
 use crate::terminal::attach;
 use crate::vitals;
@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How long dialling, the upgrade and the hello may each take.
@@ -56,6 +57,20 @@ impl std::fmt::Debug for Up {
 }
 
 impl Up {
+    /// Keeps the link alive while `work` is done.
+    pub async fn meanwhile<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        let mut beat = interval(PING_EVERY);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = beat.tick() => {
+                    let _ = self.words.try_send(FromAgent::Heartbeat(vitals::read()));
+                }
+            }
+        }
+    }
+
     /// Says that the agent's last state is written, and closes the link properly.
     pub async fn stopped(self, complete: bool) {
         let Self { words, sending, streams, driver } = self;
@@ -71,12 +86,22 @@ impl Up {
     }
 }
 
-/// Dials `address` and serves the link until it ends.
-pub async fn run(parts: &Parts, address: &str, credential: &str, up: impl FnOnce()) -> Ended {
-    match connect(parts, address, credential).await {
+/// Dials `address` and serves the link until it ends, or until the agent is `ending`.
+pub async fn run(
+    parts: &Parts,
+    address: &str,
+    credential: &str,
+    ending: &CancellationToken,
+    up: impl FnOnce(),
+) -> Ended {
+    let connected = tokio::select! {
+        connected = connect(parts, address, credential) => connected,
+        () = ending.cancelled() => Err(Ended::Lost("the agent ends".to_owned())),
+    };
+    match connected {
         Ok(connected) => {
             up();
-            serve(parts, connected).await
+            serve(parts, connected, ending).await
         }
         Err(ended) => ended,
     }
@@ -149,7 +174,7 @@ async fn connect(parts: &Parts, address: &str, credential: &str) -> Result<Conne
     }
 }
 
-async fn serve(parts: &Parts, connected: Connected) -> Ended {
+async fn serve(parts: &Parts, connected: Connected, ending: &CancellationToken) -> Ended {
     let Connected { control, mut streams, opener, mut driver, accepted } = connected;
     tracing::info!(session = %accepted.session, epoch = %accepted.epoch, "linked");
     parts.environment.set_session(accepted.environment.clone());
@@ -186,8 +211,9 @@ async fn serve(parts: &Parts, connected: Connected) -> Ended {
     let mut beat = interval(PING_EVERY);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut silent_since = Instant::now();
-    loop {
+    let grace = loop {
         tokio::select! {
+            () = ending.cancelled() => break LAST_STATE,
             ended = &mut driver => {
                 let why = match ended {
                     Ok(Ok(())) => "the control plane closed it".to_owned(),
@@ -207,11 +233,7 @@ async fn serve(parts: &Parts, connected: Connected) -> Ended {
                         return Ended::Lost("the control plane's replica goes away".to_owned());
                     }
                     Some(Ok(Some(FromControlPlane::Stop { grace_ms }))) => {
-                        // The file stream must live on for the last state, so it moves along.
-                        serving.spawn(async move { drop(syncing.await) });
-                        serving.spawn(async move { drop(listening.await) });
-                        let up = Up { words, sending, streams: serving, driver };
-                        return Ended::Stop(Box::new(up), Duration::from_millis(grace_ms));
+                        break Duration::from_millis(grace_ms);
                     }
                     Some(Ok(None)) | None => return Ended::Lost("the control plane closed it".to_owned()),
                     Some(Err(why)) => return Ended::Lost(why.to_string()),
@@ -234,7 +256,11 @@ async fn serve(parts: &Parts, connected: Connected) -> Ended {
                 return Ended::Lost("the control plane was silent for too long".to_owned());
             }
         }
-    }
+    };
+    // The file stream must live on for the last state, so it moves along.
+    serving.spawn(async move { drop(syncing.await) });
+    serving.spawn(async move { drop(listening.await) });
+    Ended::Stop(Box::new(Up { words, sending, streams: serving, driver }), grace)
 }
 
 /// Serves one stream that the control plane opened.

@@ -5,6 +5,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -13,7 +14,19 @@ pub const TAG: &str = "BERTH_JOB";
 /// How long the politely ended may take before they are killed.
 pub const POLITENESS: Duration = Duration::from_secs(2);
 /// How often to look whether they are gone.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How often at most what is left is looked for and killed: a fork bomb outruns one pass, limits on processes
+/// hold up the rest.
+const PASSES: u32 = 200;
+
+/// Held while something is started: descriptors of a new terminal are marked close-on-exec only after they were
+/// opened, and a start in between would inherit them, so that the terminal never ends.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Waits until nothing else is being started, and keeps it so.
+pub fn start_alone() -> MutexGuard<'static, ()> {
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A process, told apart from a later one of the same number by when it started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,10 +69,14 @@ fn is_tagged(pid: i32, tag: &[u8]) -> bool {
 }
 
 /// Everything alive that `leader` started, itself among it, and all that carries `tag` as its [`TAG`].
-pub fn family(leader: i32, tag: &str) -> Vec<Process> {
+///
+/// A leader that `ended` is looked for by its session only: its number may be another process' by now, but not
+/// while its session lives.
+pub fn family(leader: i32, ended: bool, tag: &str) -> Vec<Process> {
     let tag = format!("{TAG}={tag}").into_bytes();
     let all = all();
-    let me = std::process::id() as i32;
+    let me = i32::try_from(std::process::id()).unwrap_or_default();
+    let reused = ended && all.contains_key(&leader);
     let descends = |mut pid: i32| {
         // Bounded: a parent's number may be reused while we look, and make a circle.
         for _ in 0..1000 {
@@ -73,15 +90,19 @@ pub fn family(leader: i32, tag: &str) -> Vec<Process> {
         }
         false
     };
+    let is_of_it = |pid: i32, stat: &Stat| {
+        (stat.session == leader && !reused) || (!ended && descends(pid)) || is_tagged(pid, &tag)
+    };
     all.iter()
-        .filter(|(pid, stat)| {
-            **pid != me
-                && **pid != 1
-                && !stat.zombie
-                && (stat.session == leader || descends(**pid) || is_tagged(**pid, &tag))
-        })
+        .filter(|(pid, stat)| **pid != me && **pid != 1 && !stat.zombie && is_of_it(**pid, stat))
         .map(|(pid, stat)| Process { pid: *pid, started: stat.started })
         .collect()
+}
+
+/// [`family`] off the threads that serve terminals: it reads a file or two of every process.
+async fn find(leader: i32, ended: bool, tag: &str) -> Vec<Process> {
+    let tag = tag.to_owned();
+    tokio::task::spawn_blocking(move || family(leader, ended, &tag)).await.unwrap_or_default()
 }
 
 fn is_alive(process: &Process) -> bool {
@@ -96,10 +117,11 @@ fn signal(processes: &[Process], signal: Signal) {
     }
 }
 
-/// Ends a family: hangs it up, wakes the stopped so that they notice, and after [`POLITENESS`] kills what is
-/// left, newcomers included. Returns when all are gone or no longer ours to end.
-pub async fn end(leader: i32, tag: &str, polite: bool) {
-    let known = family(leader, tag);
+/// Ends a family: if `polite`, hangs it up, wakes the stopped so that they notice, and waits [`POLITENESS`]; then
+/// kills what is left, newcomers included. Returns when all are gone or no longer ours to end. See [`family`] for
+/// `ended`.
+pub async fn end(leader: i32, ended: bool, tag: &str, polite: bool) {
+    let known = find(leader, ended, tag).await;
     if polite {
         signal(&known, Signal::HUP);
         signal(&known, Signal::CONT);
@@ -108,10 +130,11 @@ pub async fn end(leader: i32, tag: &str, polite: bool) {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
-    // A fork bomb outruns one pass; a bounded number of passes outruns most, and limits on processes the rest.
-    for _ in 0..50 {
+    for _ in 0..PASSES {
         let mut left: Vec<Process> = known.iter().copied().filter(is_alive).collect();
-        left.extend(family(leader, tag));
+        // Once the leader is dead, its number may be another's.
+        let leads = known.iter().any(|p| p.pid == leader && is_alive(p));
+        left.extend(find(leader, !leads, tag).await);
         left.sort();
         left.dedup();
         if left.is_empty() {

@@ -2,14 +2,16 @@
 
 use super::shell::{NotTaken, Shell, State};
 use bytes::Bytes;
-use shared::id::{InputSeq, Offset, ViewerId};
+use shared::id::{InputSeq, ViewerId};
 use shared::limits::{TERMINAL_CHUNK_BYTES, TERMINAL_SIDE};
 use shared::link::Failure;
 use shared::link::frame::{self, FrameError};
 use shared::link::terminal::{Attach, FromViewer, Size, ToViewer};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
 
 /// How long a last word may take to leave.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,6 +22,8 @@ enum Left {
     Goodbye,
     /// Cut off; it may come back.
     Vanished,
+    /// It is attached again by another stream.
+    Superseded,
     /// It broke the rules, and is told how.
     Expelled(Failure),
 }
@@ -31,42 +35,64 @@ struct Told {
     exit: bool,
 }
 
+/// A viewer's presence. Dropped without a goodbye, as when a link is lost in the middle of anything, it keeps the
+/// viewer's place for a while.
+struct Presence<'a> {
+    shell: &'a Shell,
+    viewer: ViewerId,
+    number: u64,
+    goodbye: bool,
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shell.state();
+        state.viewers.detach(&self.viewer, self.number, self.goodbye, Instant::now());
+        self.shell.viewers_changed(&mut state);
+    }
+}
+
 /// Serves one viewer until it goes or the terminal does.
 pub async fn serve<S>(shell: Arc<Shell>, attach: Attach, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let shell = &*shell;
     let (mut from_viewer, mut to_viewer) = tokio::io::split(stream);
     let viewer = attach.viewer.clone();
-    let (number, first, mut told) = enter(&shell, attach);
-    let telling = async {
+    let (number, first, mut told) = enter(shell, attach);
+    let mut presence = Presence { shell, viewer: viewer.clone(), number, goodbye: false };
+    let (expel, expelled) = watch::channel(None);
+    // Runs to an end of its own wherever somebody may still read: dropped in the middle of a message, it would
+    // leave half of one before the last word.
+    let mut telling = pin!(async {
         for message in first {
             frame::write(&mut to_viewer, &message).await?;
         }
-        tell(&shell, &viewer, number, &mut told, &mut to_viewer).await
-    };
-    let (left, last_word) = tokio::select! {
-        left = listen(&shell, &viewer, number, &mut from_viewer) => match left {
-            Left::Expelled(failure) => (Left::Goodbye, Some(failure)),
-            left => (left, None),
-        },
-        ended = telling => (Left::Vanished, ended.ok()),
-        () = shell.closed() => {
-            (Left::Goodbye, Some(Failure::new("terminal_gone", "this terminal was closed")))
-        }
-    };
-    {
-        let mut state = shell.state();
-        state.viewers.detach(&viewer, number, matches!(left, Left::Goodbye), Instant::now());
-        shell.viewers_changed(&mut state);
-    }
-    let goodbye = async {
-        if let Some(failure) = last_word {
-            frame::write(&mut to_viewer, &ToViewer::Notice(failure)).await?;
-        }
+        let last_word = tell(shell, &viewer, number, &mut told, expelled, &mut to_viewer).await?;
+        frame::write(&mut to_viewer, &ToViewer::Notice(last_word)).await?;
         to_viewer.shutdown().await.map_err(FrameError::from)
+    });
+    let last_word = tokio::select! {
+        left = listen(shell, &viewer, number, &mut from_viewer) => match left {
+            Left::Goodbye => {
+                presence.goodbye = true;
+                return;
+            }
+            Left::Vanished => return,
+            // The other way finds out, too, and says so.
+            Left::Superseded => None,
+            Left::Expelled(failure) => Some(failure),
+        },
+        _ = &mut telling => return,
+        () = shell.closed() => Some(Failure::new("terminal_gone", "this terminal was closed")),
     };
-    let _ = tokio::time::timeout(LAST_WORD_TIMEOUT, goodbye).await;
+    presence.goodbye = last_word.is_some();
+    drop(presence);
+    if last_word.is_some() {
+        expel.send_replace(last_word);
+    }
+    let _ = tokio::time::timeout(LAST_WORD_TIMEOUT, telling).await;
 }
 
 /// Enters a viewer, and decides under the same lock what it is told first.
@@ -75,16 +101,19 @@ fn enter(shell: &Shell, attach: Attach) -> (u64, Vec<ToViewer>, Told) {
     let size = Size { cols: clamp(attach.size.cols), rows: clamp(attach.size.rows) };
     let end = state.history.end();
     let resume = attach.resume.filter(|r| r.epoch == shell.epoch()).map(|r| r.from);
-    let resumable = |state: &State, from: Offset| {
-        from >= state.history.start() && from <= state.history.end() && from >= state.resized_at
-    };
-    let at = resume.filter(|from| resumable(&state, *from)).unwrap_or(end);
-    let (number, given) = state.viewers.attach(attach.viewer, size, attach.writable, attach.acks, at);
+    let at = resume.unwrap_or(end).min(end);
+    let (number, given) = state.viewers.attach(attach.viewer.clone(), size, attach.writable, attach.acks, at);
     // May resize, and so rule out the replay.
     shell.viewers_changed(&mut state);
+    let replays =
+        resume.is_some_and(|from| from >= state.history.start() && from <= end && from >= state.resized_at);
     let mut first =
         vec![ToViewer::Hello { terminal: shell.id(), epoch: shell.epoch(), input_seq: given, end }];
-    if !resume.is_some_and(|from| resumable(&state, from)) {
+    if !replays {
+        if let Some(viewer) = state.viewers.get(&attach.viewer, number) {
+            viewer.sent = end;
+            viewer.acked = end;
+        }
         first.extend(snapshot(&mut state));
     }
     let told = Told { given, size: state.size, exit: false };
@@ -129,13 +158,9 @@ where
             FromViewer::Input { seq, after_rev, data } => {
                 match shell.input(viewer, number, seq, after_rev, data).await {
                     Ok(()) => {}
-                    Err(NotTaken::Superseded) => return Left::Vanished,
-                    Err(NotTaken::ReadOnly) => {
-                        return Left::Expelled(Failure::new(
-                            "read_only",
-                            "you may look at this terminal, not type",
-                        ));
-                    }
+                    Err(NotTaken::Superseded) => return Left::Superseded,
+                    // Dropped, no more: a terminal emulator answers queries on its own.
+                    Err(NotTaken::ReadOnly) => {}
                     Err(NotTaken::Gap(gap)) => {
                         let message = format!("input is missing before byte {seq}: {} is due", gap.expected);
                         return Left::Expelled(Failure::new("input_gap", message));
@@ -152,8 +177,9 @@ where
             }
             FromViewer::Visible(visible) => {
                 let mut state = shell.state();
+                let resized_at = state.resized_at;
                 if let Some(viewer) = state.viewers.get(viewer, number) {
-                    viewer.visible = visible;
+                    viewer.turn(visible, resized_at);
                 }
                 shell.viewers_changed(&mut state);
             }
@@ -162,12 +188,13 @@ where
     }
 }
 
-/// Tells the viewer what it must know, as it can take it. Answers why it ended, if a viewer should know.
+/// Tells the viewer what it must know, as it can take it. Answers the last word that it should be told.
 async fn tell<W>(
     shell: &Shell,
     viewer: &ViewerId,
     number: u64,
     told: &mut Told,
+    mut expelled: watch::Receiver<Option<Failure>>,
     to_viewer: &mut W,
 ) -> Result<Failure, FrameError>
 where
@@ -175,14 +202,19 @@ where
 {
     let mut news = shell.news();
     loop {
+        if let Some(failure) = &*expelled.borrow_and_update() {
+            return Ok(failure.clone());
+        }
         news.mark_unchanged();
         let messages = match next(&mut shell.state(), viewer, number, told) {
             Some(messages) => messages,
             None => return Ok(Failure::new("superseded", "this viewer attached again, elsewhere")),
         };
         if messages.is_empty() {
-            if news.changed().await.is_err() {
-                return Ok(Failure::new("terminal_gone", "this terminal was closed"));
+            // Neither sender ends before this does: the shell holds one, `serve` the other.
+            tokio::select! {
+                _ = news.changed() => {}
+                _ = expelled.changed() => {}
             }
             continue;
         }
@@ -215,11 +247,12 @@ fn next(state: &mut State, viewer: &ViewerId, number: u64, told: &mut Told) -> O
         messages.push(ToViewer::Notice(failure));
     }
     let me = state.viewers.get(viewer, number)?;
-    if me.visible && me.sent < start {
-        // Fell off the ring.
-        me.sent = end;
-        me.acked = end;
-        messages.extend(snapshot(state));
+    if me.visible && (me.sent < start || me.stale) {
+        // Fell off the ring. Painted anew once it takes anything again.
+        if me.window() > 0 {
+            me.painted(end);
+            messages.extend(snapshot(state));
+        }
     } else if me.visible && me.sent < end {
         let limit = usize::try_from(me.window()).unwrap_or(usize::MAX).min(TERMINAL_CHUNK_BYTES);
         let from = me.sent;

@@ -100,7 +100,7 @@ impl Terminals {
 
     async fn create(&self, create: Create) -> Result<Summary, Failure> {
         checked(create.size)?;
-        // One start at a time; see `Pty::spawn`.
+        // One at a time, so that the limit holds.
         let _starting = self.0.starting.lock().await;
         if self.shells().len() >= TERMINALS {
             self.forget_an_ended_one()?;

@@ -12,7 +12,7 @@
 )]
 
 use crate::environment::Environment;
-use crate::processes::TAG;
+use crate::processes::{self, TAG};
 use portable_pty::{CommandBuilder, MasterPty, PtySize, native_pty_system};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
@@ -39,8 +39,7 @@ fn pty_size(size: Size) -> PtySize {
 }
 
 impl Pty {
-    /// Starts a shell or command. Answers the program's name, too. Callers serialise starts: descriptors are
-    /// marked close-on-exec only after they are opened, and a start in between would inherit them.
+    /// Starts a shell or command. Answers the program's name, too.
     pub fn spawn(
         id: TerminalId,
         create: &Create,
@@ -71,9 +70,11 @@ impl Pty {
         let broken = |why: &dyn std::fmt::Display| {
             failed("terminal_failed", format!("no terminal could be made: {why}"))
         };
+        let alone = processes::start_alone();
         let pair = native_pty_system().openpty(pty_size(create.size)).map_err(|e| broken(&e))?;
         let child = pair.slave.spawn_command(command).map_err(|e| broken(&e))?;
         drop(pair.slave);
+        drop(alone);
         let leader = child.process_id().and_then(|pid| i32::try_from(pid).ok());
         let leader = leader.ok_or_else(|| broken(&"it has no process id"))?;
         let raw = pair.master.as_raw_fd().ok_or_else(|| broken(&"it has no descriptor"))?;
@@ -106,23 +107,29 @@ impl Pty {
     pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let mut ready = self.fd.ready(Interest::READABLE).await?;
-            let mut filled = 0;
-            while filled < buffer.len() {
-                match rustix::io::read(self.fd.get_ref(), &mut buffer[filled..]) {
-                    Ok(0) | Err(rustix::io::Errno::IO) => return Ok(filled),
-                    Ok(n) => filled += n,
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(rustix::io::Errno::AGAIN) => {
-                        ready.clear_ready_matching(tokio::io::Ready::READABLE);
-                        break;
-                    }
-                    Err(why) => return Err(why.into()),
+            match self.read_now(buffer) {
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
+                    ready.clear_ready_matching(tokio::io::Ready::READABLE);
                 }
-            }
-            if filled > 0 {
-                return Ok(filled);
+                read => return read,
             }
         }
+    }
+
+    /// Reads what is there; `WouldBlock` if there is nothing, 0 at the end.
+    pub fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match rustix::io::read(self.fd.get_ref(), &mut buffer[filled..]) {
+                // Linux says EIO where the last holder of the other side is gone.
+                Ok(0) | Err(rustix::io::Errno::IO) => return Ok(filled),
+                Ok(n) => filled += n,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) if filled > 0 => return Ok(filled),
+                Err(why) => return Err(why.into()),
+            }
+        }
+        Ok(filled)
     }
 
     /// Writes some of `input`, waiting until the terminal takes any; answers how much.
@@ -148,6 +155,9 @@ impl Pty {
             if let Ok(handle) = unsafe { AsyncFd::register_with_interest(handle, Interest::READABLE) } {
                 let _ = handle.readable().await;
             }
+        }
+        if let Ok(Some((_, status))) = waitpid(pid, WaitOptions::NOHANG) {
+            return exit_of(status);
         }
         // Without pidfd (old kernels, gVisor) this waits on a thread of its own.
         let waited = tokio::task::spawn_blocking(move || {

@@ -24,6 +24,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// How long output is still read after the shell ended: a background job may hold the terminal for ever.
 const DRAIN: Duration = Duration::from_millis(250);
+/// Chunks of output read at most when that time is over: more than a terminal holds, and an end to a flood.
+const LAST_READS: usize = 4;
 /// Bytes of input, of all viewers, that wait for the shell to take them; then viewers' streams stall.
 const INPUT_WAITING: usize = 4 * INPUT_WINDOW_BYTES as usize;
 /// How long closing waits for the terminal's tasks after its processes are gone.
@@ -178,9 +180,7 @@ impl Shell {
     /// Ends it and all it started.
     pub async fn close(&self) {
         let ended = self.state().exit.is_some();
-        // The number of a shell that ended may be another process' by now; what it left is found by its mark.
-        let leader = if ended { -1 } else { self.leader };
-        processes::end(leader, &self.id.to_string(), true).await;
+        processes::end(self.leader, ended, &self.id.to_string(), true).await;
         self.over.cancel();
         let task = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {
@@ -195,6 +195,12 @@ impl Shell {
 
     /// Settles what a viewer's coming, going or turning changed: the size, the pace, what others are told.
     pub(super) fn viewers_changed(&self, state: &mut State) {
+        self.settle(state);
+        self.room.notify_one();
+        self.tell();
+    }
+
+    fn settle(&self, state: &mut State) {
         if let Some(size) = state.viewers.size()
             && size != state.size
         {
@@ -204,9 +210,8 @@ impl Shell {
             if let Some(pty) = &*self.pty.lock().unwrap_or_else(PoisonError::into_inner) {
                 pty.resize(size);
             }
+            self.tell();
         }
-        self.room.notify_one();
-        self.tell();
     }
 
     /// Output was parsed by a viewer, or taken by the socket of one that doesn't say.
@@ -262,21 +267,29 @@ impl Shell {
         let mut at_end = false;
         let mut deadline = Instant::now();
         loop {
-            let (allowed, next_expiry) = self.allowed(ended.is_some());
-            let expiry = next_expiry.unwrap_or_else(|| Instant::now() + VIEWER_GRACE);
+            let (allowed, expiry) = self.allowed(ended.is_some());
             tokio::select! {
                 biased;
                 how = &mut exit, if ended.is_none() => {
                     ended = Some(how);
                     deadline = Instant::now() + DRAIN;
                 }
-                () = tokio::time::sleep_until(deadline.into()), if ended.is_some() => at_end = true,
+                () = tokio::time::sleep_until(deadline.into()), if ended.is_some() => {
+                    // Late on a busy machine, or held up by a background job: what is there now is the last.
+                    for _ in 0..LAST_READS {
+                        match pty.read_now(&mut buffer) {
+                            Ok(n @ 1..) => self.output(&buffer[..n]),
+                            _ => break,
+                        }
+                    }
+                    at_end = true;
+                }
                 read = pty.read(&mut buffer[..allowed.max(1)]), if allowed > 0 && !at_end => match read {
                     Ok(0) | Err(_) => at_end = true,
                     Ok(n) => self.output(&buffer[..n]),
                 },
-                () = self.room.notified(), if allowed == 0 => {}
-                () = tokio::time::sleep_until(expiry.into()), if allowed == 0 => {}
+                () = self.room.notified() => {}
+                () = tokio::time::sleep_until(expiry.unwrap_or(deadline).into()), if expiry.is_some() => {}
             }
             if at_end && let Some(exit) = ended.take() {
                 return exit;
@@ -287,7 +300,10 @@ impl Shell {
     /// How many bytes may be read now, and when that changes by itself.
     fn allowed(&self, ended: bool) -> (usize, Option<Instant>) {
         let mut state = self.state();
-        let next = state.viewers.expire(Instant::now(), VIEWER_GRACE);
+        let expired = state.viewers.expire(Instant::now(), VIEWER_GRACE);
+        if expired.any {
+            self.settle(&mut state);
+        }
         let end = state.history.end().0;
         let limit = state.viewers.read_limit(state.history.capacity());
         let allowed = match limit {
@@ -295,7 +311,7 @@ impl Shell {
             Some(limit) if !ended => limit.0.saturating_sub(end),
             _ => u64::MAX,
         };
-        (usize::try_from(allowed).unwrap_or(usize::MAX).min(TERMINAL_CHUNK_BYTES), next)
+        (usize::try_from(allowed).unwrap_or(usize::MAX).min(TERMINAL_CHUNK_BYTES), expired.next)
     }
 
     fn output(&self, bytes: &[u8]) {

@@ -32,6 +32,8 @@ pub struct Viewer {
     pub vanished: Option<Instant>,
     /// Whether it said goodbye: only its input's numbers are remembered.
     pub gone: Option<Instant>,
+    /// Whether what it was not sent would paint wrongly, so that it must be painted anew.
+    pub stale: bool,
     /// The first byte of its input that was not taken.
     pub taken: InputSeq,
     /// The first byte of its input that the shell was not given.
@@ -46,6 +48,23 @@ impl Viewer {
     /// How many more bytes may be sent to it now.
     pub fn window(&self) -> u64 {
         if self.acks { VIEWER_WINDOW_BYTES.saturating_sub(self.sent.0 - self.acked.0) } else { u64::MAX }
+    }
+
+    /// It is painted anew, and goes on at `end`. The picture takes up half its window, so that one who acknowledges
+    /// nothing is not sent picture after picture, and one who does need not answer the picture to go on.
+    pub fn painted(&mut self, end: Offset) {
+        self.stale = false;
+        self.sent = end;
+        self.acked = Offset(if self.acks { end.0.saturating_sub(VIEWER_WINDOW_BYTES / 2) } else { end.0 });
+    }
+
+    /// It is looked at, or not any more. `resized_at` is where output stood at the terminal's last resize, which
+    /// a hidden viewer was not told in time.
+    pub fn turn(&mut self, visible: bool, resized_at: Offset) {
+        if visible && !self.visible {
+            self.stale = self.sent < resized_at;
+        }
+        self.visible = visible;
     }
 
     /// What of `data`, numbered from `seq`, is new; an error if some is missing before it.
@@ -65,6 +84,15 @@ impl Viewer {
 pub struct Gap {
     /// The number that was due.
     pub expected: InputSeq,
+}
+
+/// What the passing of time changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Whether anybody's grace ended now.
+    pub any: bool,
+    /// When the next one's ends.
+    pub next: Option<Instant>,
 }
 
 /// All who look, or did.
@@ -97,6 +125,7 @@ impl Viewers {
             writable,
             vanished: None,
             gone: None,
+            stale: false,
             taken,
             given,
         };
@@ -107,7 +136,9 @@ impl Viewers {
 
     fn forget(&mut self) {
         while self.viewers.len() > REMEMBERED {
-            let longest = self.viewers.iter().filter_map(|(id, v)| Some((v.gone?, id.clone()))).min();
+            // Those who look now are never forgotten; the link's streams bound them.
+            let away = |v: &Viewer| Some((v.gone.is_none(), v.gone.or(v.vanished)?));
+            let longest = self.viewers.iter().filter_map(|(id, v)| Some((away(v)?, id.clone()))).min();
             let Some((_, id)) = longest else { return };
             self.viewers.remove(&id);
         }
@@ -134,30 +165,33 @@ impl Viewers {
         }
     }
 
-    /// Ends the grace of those who vanished at least `grace` ago. Answers when the next one's ends.
-    pub fn expire(&mut self, now: Instant, grace: Duration) -> Option<Instant> {
-        let mut next: Option<Instant> = None;
+    /// Ends the grace of those who vanished at least `grace` ago.
+    pub fn expire(&mut self, now: Instant, grace: Duration) -> Expired {
+        let mut expired = Expired::default();
         for viewer in self.viewers.values_mut().filter(|v| v.gone.is_none()) {
             let Some(vanished) = viewer.vanished else { continue };
             let end = vanished + grace;
             if end <= now {
                 viewer.gone = Some(now);
+                expired.any = true;
             } else {
-                next = Some(next.map_or(end, |n| n.min(end)));
+                expired.next = Some(expired.next.map_or(end, |n| n.min(end)));
             }
         }
-        next
+        expired
     }
 
     /// Up to where the terminal's output may be read: at the pace of the fastest who looks, a window ahead of
-    /// what it parsed; for one who vanished and may be back, as far as a history of `kept` bytes holds it all.
+    /// what it parsed; for one who vanished and may be back, as far as a history of `kept` bytes holds it all. Of
+    /// one who doesn't acknowledge nobody knows what was on its way: half the history is left for that.
     /// No limit where nobody looks.
     pub fn read_limit(&self, kept: usize) -> Option<Offset> {
         self.viewers
             .values()
             .filter(|v| v.counts())
             .map(|v| match v.vanished {
-                Some(_) => v.acked.plus(kept),
+                Some(_) if v.acks => v.acked.plus(kept),
+                Some(_) => v.acked.plus(kept / 2),
                 None => Offset(v.acked.0 + VIEWER_WINDOW_BYTES),
             })
             .max()
@@ -239,9 +273,37 @@ mod tests {
         let (stream, _) = viewers.attach(id("v"), SIZE, true, true, Offset(100));
         viewers.detach(&id("v"), stream, false, now);
         assert_eq!(viewers.read_limit(KEPT), Some(Offset(100 + KEPT as u64)));
-        assert_eq!(viewers.expire(now + grace / 2, grace), Some(now + grace));
-        assert_eq!(viewers.expire(now + grace, grace), None);
+        assert_eq!(viewers.expire(now + grace / 2, grace), Expired { any: false, next: Some(now + grace) });
+        assert_eq!(viewers.expire(now + grace, grace), Expired { any: true, next: None });
         assert_eq!(viewers.read_limit(KEPT), None);
+    }
+
+    #[test]
+    fn one_who_acknowledges_nothing_is_painted_once_and_then_waited_for() {
+        let mut viewers = Viewers::default();
+        let (stream, _) = viewers.attach(id("v"), SIZE, true, true, Offset(0));
+        let viewer = viewers.get(&id("v"), stream).unwrap();
+        viewer.painted(Offset(10_000_000));
+        viewer.sent = viewer.sent.plus(viewer.window() as usize);
+        assert_eq!(viewer.window(), 0);
+        viewer.acked = viewer.sent;
+        assert_eq!(viewer.window(), VIEWER_WINDOW_BYTES);
+    }
+
+    #[test]
+    fn numbers_of_more_viewers_than_are_remembered_are_forgotten_from_the_longest_gone() {
+        let mut viewers = Viewers::default();
+        let now = Instant::now();
+        for n in 0..2 * REMEMBERED {
+            let name = id(&format!("v{n}"));
+            let (stream, _) = viewers.attach(name.clone(), SIZE, true, true, Offset(0));
+            viewers.get(&name, stream).unwrap().take(InputSeq(0), b"typed").unwrap();
+            viewers.detach(&name, stream, n % 2 == 0, now + Duration::from_millis(n as u64));
+        }
+        assert_eq!(viewers.viewers.len(), REMEMBERED);
+        let last = id(&format!("v{}", 2 * REMEMBERED - 1));
+        assert_eq!(viewers.any(&last).unwrap().taken, InputSeq(5));
+        assert!(viewers.any(&id("v0")).is_none());
     }
 
     #[test]

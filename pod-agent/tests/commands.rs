@@ -1,0 +1,147 @@
+//! Commands over a stream in memory: output apart and whole, exit, time limit, and the end of all they started.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use bytes::Bytes;
+use clap::Parser;
+use pod_agent::environment::Environment;
+use pod_agent::exec;
+use pod_agent::settings::Settings;
+use shared::id::Revision;
+use shared::link::exec::{Command, Input, Output};
+use shared::link::frame;
+use shared::link::terminal::Exit;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::DuplexStream;
+use tokio::sync::watch;
+
+fn start(argv: &[&str], change: impl FnOnce(&mut Command)) -> (TempDir, DuplexStream) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let settings = Settings::parse_from([
+        "pod-agent",
+        "--control-plane",
+        "ws://127.0.0.1:1",
+        "--credential-file",
+        "/none",
+        "--workspace",
+        path,
+        "--state",
+        path,
+    ]);
+    let mut command = Command {
+        argv: argv.iter().map(|a| (*a).to_owned()).collect(),
+        cwd: String::new(),
+        environment: [("GREETING".to_owned(), "hello".to_owned())].into(),
+        timeout_ms: 20_000,
+        after_rev: None,
+    };
+    change(&mut command);
+    let (ours, theirs) = tokio::io::duplex(4096);
+    let (_, visible) = watch::channel(Revision(5));
+    tokio::spawn(exec::serve(command, Environment::new(&settings), visible, theirs));
+    (folder, ours)
+}
+
+#[derive(Default, Debug)]
+struct Told {
+    out: Vec<u8>,
+    err: Vec<u8>,
+    end: Option<(Exit, bool)>,
+    failed: Option<String>,
+}
+
+async fn all(stream: &mut DuplexStream) -> Told {
+    let mut told = Told::default();
+    while let Ok(Some(output)) =
+        tokio::time::timeout(Duration::from_secs(30), frame::read(stream)).await.unwrap()
+    {
+        match output {
+            Output::Started { .. } => {}
+            Output::Stdout(bytes) => told.out.extend(bytes),
+            Output::Stderr(bytes) => told.err.extend(bytes),
+            Output::Exit { exit, timed_out } => told.end = Some((exit, timed_out)),
+            Output::Failed(failure) => told.failed = Some(failure.code),
+        }
+    }
+    told
+}
+
+fn alive(pattern: &str) -> bool {
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).replace('\0', " ").contains(pattern)
+    })
+}
+
+#[tokio::test]
+async fn output_and_errors_come_apart_with_the_exit_code_and_the_input_arrives() {
+    let (_folder, mut stream) = start(&["sh", "-c", "cat; echo $GREETING; echo bad >&2; exit 4"], |_| {});
+    frame::write(&mut stream, &Input::Stdin(Bytes::from_static(b"in "))).await.unwrap();
+    frame::write(&mut stream, &Input::StdinEnd).await.unwrap();
+    let told = all(&mut stream).await;
+    assert_eq!((told.out.as_slice(), told.err.as_slice()), (&b"in hello\n"[..], &b"bad\n"[..]));
+    assert_eq!(told.end, Some((Exit { code: Some(4), signal: None }, false)));
+}
+
+#[tokio::test]
+async fn a_slow_caller_gets_all_of_a_quick_command_even_after_its_end() {
+    let (_folder, mut stream) = start(&["seq", "1", "100000"], |_| {});
+    // Held up by 4 KiB, until the command has long written all that its pipe holds.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let told = all(&mut stream).await;
+    let expected: String = (1..=100_000).map(|n| format!("{n}\n")).collect();
+    assert!(told.out == expected.as_bytes(), "{} of {} bytes", told.out.len(), expected.len());
+    assert_eq!(told.end, Some((Exit { code: Some(0), signal: None }, false)));
+}
+
+#[tokio::test]
+async fn the_time_limit_ends_the_command_and_its_children() {
+    let mark = format!("41{}", std::process::id());
+    let (_folder, mut stream) =
+        start(&["sh", "-c", &format!("setsid sleep {mark} & echo up; wait")], |c| c.timeout_ms = 500);
+    let told = all(&mut stream).await;
+    assert_eq!(told.out, b"up\n");
+    assert_eq!(told.end, Some((Exit { code: None, signal: Some("SIGKILL".into()) }, true)));
+    assert!(!alive(&format!("sleep {mark}")));
+}
+
+#[tokio::test]
+async fn the_end_of_the_stream_ends_the_command_and_its_children() {
+    let mark = format!("42{}", std::process::id());
+    let (_folder, mut stream) = start(&["sh", "-c", &format!("setsid sleep {mark} & echo up; wait")], |_| {});
+    while !matches!(frame::expect(&mut stream).await.unwrap(), Output::Stdout(_)) {}
+    assert!(alive("wait"));
+    drop(stream);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while alive(&format!("sleep {mark}")) {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_background_child_that_holds_the_output_does_not_hold_the_end() {
+    let (_folder, mut stream) = start(&["sh", "-c", "sleep 5 & echo done"], |_| {});
+    let began = std::time::Instant::now();
+    let told = all(&mut stream).await;
+    assert_eq!(told.out, b"done\n");
+    assert!(began.elapsed() < Duration::from_secs(4));
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why() {
+    for (argv, cwd, rev, code) in [
+        (vec!["no-such-program"], "", None, "not_found"),
+        (vec!["true"], "nowhere", None, "cwd_missing"),
+        (vec![], "", None, "bad_command"),
+        (vec!["true"], "", Some(Revision(6)), "revision_not_visible"),
+    ] {
+        let (_folder, mut stream) = start(&argv, |c| {
+            c.cwd = cwd.into();
+            c.after_rev = rev;
+        });
+        assert_eq!(all(&mut stream).await.failed.as_deref(), Some(code));
+    }
+}
