@@ -10,7 +10,7 @@ export type FromServer =
       epoch: string | number;
       input_seq: number;
       /** Where the terminal's output ended when this viewer attached: the end of a replay. */
-      end?: number;
+      offset?: number;
     }
   | { type: "snapshot"; offset: number; cols: number; rows: number; data?: string; base64?: string; more?: boolean }
   | { type: "output"; offset: number; data?: string; base64?: string }

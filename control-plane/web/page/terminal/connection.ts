@@ -115,7 +115,7 @@ export class TerminalConnection {
         const known = this.#epoch;
         this.#epoch = message.epoch;
         // An older server does not say where the replay ends: then nothing is one.
-        if (known !== undefined && message.end !== undefined && message.end > this.#output.parsed) this.gate.begin(message.end);
+        if (known !== undefined && message.offset !== undefined && message.offset > this.#output.parsed) this.gate.begin(message.offset);
         const resumed = this.#queue.resume(String(message.epoch), message.input_seq);
         this.#attached = true;
         if ("lost" in resumed) this.#tellLost(resumed.lost);
