@@ -3,6 +3,7 @@
 import { spawn } from "node:child_process";
 import { createWriteStream, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
@@ -32,6 +33,16 @@ export async function eventually(what, probe, ms = 30_000) {
   }
 }
 
+function freePort() {
+  return new Promise((resolve, reject) => {
+    const listener = createServer().on("error", reject);
+    listener.listen(0, "127.0.0.1", () => {
+      const { port } = listener.address();
+      listener.close(() => resolve(port));
+    });
+  });
+}
+
 /** A server with a folder of its own. */
 export class Server {
   folder = mkdtempSync(join(tmpdir(), "berth-browser-"));
@@ -40,10 +51,12 @@ export class Server {
 
   constructor() {
     for (const name of ["data", "home"]) mkdirSync(join(this.folder, name));
-    writeFileSync(join(this.folder, "home/.bashrc"), "PS1='ready> '\nunset HISTFILE\n");
+    writeFileSync(join(this.folder, "home/.bashrc"), "PS1='ready> '\nunset HISTFILE\nbind 'set enable-bracketed-paste off' 2>/dev/null\n");
   }
 
   async start() {
+    // A fixed port from the beginning: a restarted server must find the browser's cookie, named after it.
+    this.port ||= await freePort();
     const env = { BERTH_ADMIN_TOKEN: this.token, HOME: join(this.folder, "home"), PATH: process.env.PATH, SHELL: "/bin/bash", USER: "tester" };
     this.child = spawn(program, ["--listen", `127.0.0.1:${this.port}`, "--data", join(this.folder, "data")], { env, stdio: ["ignore", "pipe", "pipe"] });
     let out = "";
@@ -51,7 +64,6 @@ export class Server {
     this.child.stdout.on("data", (bytes) => { out += bytes; log.write(bytes); });
     this.child.stderr.on("data", (bytes) => log.write(bytes));
     this.link = await eventually("the server prints its link", () => out.match(/http:\/\/127\.0\.0\.1:\d+\/sign-in\?token=\S+/)?.[0]);
-    this.port = Number(new URL(this.link).port);
     this.base = `http://127.0.0.1:${this.port}`;
     await eventually("the server is ready", async () => (await fetch(`${this.base}/readyz`)).ok);
   }

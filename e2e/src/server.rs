@@ -18,6 +18,9 @@ const END_WITHIN: Duration = Duration::from_secs(15);
 /// The prompt of shells: easy to tell from other output.
 pub const PROMPT: &str = "ready> ";
 
+/// What the test's user has in their home: output without editing marks, to be compared.
+const RC: &str = "PS1='PROMPT'\nunset HISTFILE\nbind 'set enable-bracketed-paste off' 2>/dev/null\n";
+
 /// How a server is started.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -53,8 +56,7 @@ impl Server {
         for name in ["data", "home"] {
             std::fs::create_dir(folder.path().join(name)).expect("a folder");
         }
-        std::fs::write(folder.path().join("home/.bashrc"), format!("PS1='{PROMPT}'\nunset HISTFILE\n"))
-            .expect("a file");
+        std::fs::write(folder.path().join("home/.bashrc"), RC.replace("PROMPT", PROMPT)).expect("a file");
         let token = format!("token-{}", folder.path().display()).replace(['/', '.'], "-");
         let api = Api::new(String::new(), &token);
         let mut server = Self { api, options, program: program(), folder, port: 0, token, child: None };

@@ -346,7 +346,9 @@ impl Viewer {
     /// Says goodbye.
     pub async fn close(mut self) {
         // It may have been closed by the other side.
-        let _ = self.socket.close(None).await;
+        let normal = tungstenite::protocol::frame::coding::CloseCode::Normal;
+        let close = tungstenite::protocol::CloseFrame { code: normal, reason: "".into() };
+        let _ = self.socket.close(Some(close)).await;
         while let Some(Ok(_)) = self.socket.next().await {}
     }
 }

@@ -123,6 +123,13 @@ async fn killing_the_server_amid_a_million_lines_loses_and_doubles_no_byte() {
     assert_eq!(sum(body), sum(&expected), "{} bytes of {}", body.len(), expected.len());
 }
 
+/// Waits until a file holds this text; shows what it holds if it never does.
+async fn on_disk(path: &std::path::Path, expected: &str) {
+    let read = || std::fs::read_to_string(path).unwrap_or_default();
+    e2e::until(Duration::from_secs(20), || async { (read() == expected).then_some(()) }).await;
+    assert_eq!(read(), expected);
+}
+
 #[tokio::test]
 async fn of_two_hundred_keys_typed_while_the_server_is_killed_each_arrives_once() {
     let mut server = Server::start().await;
@@ -149,7 +156,7 @@ async fn of_two_hundred_keys_typed_while_the_server_is_killed_each_arrives_once(
     viewer.wait_for_acks().await;
     viewer.type_text("\x04").await;
     let expected: String = (0..200).map(|n| format!("key {n}\n")).collect();
-    session.wait_for_file("keys.txt", expected.as_bytes()).await;
+    on_disk(&server.app(&session).join("keys.txt"), &expected).await;
 }
 
 #[tokio::test]
@@ -165,7 +172,7 @@ async fn of_two_hundred_lines_typed_just_before_a_cut_all_run() {
     viewer.come_back().await;
     let expected: String = (0..200).map(|n| format!("{n}\n")).collect();
     viewer.wait_for_acks().await;
-    session.wait_for_file("lines", expected.as_bytes()).await;
+    on_disk(&server.app(&session).join("lines"), &expected).await;
 }
 
 #[tokio::test]
