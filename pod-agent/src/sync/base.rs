@@ -66,7 +66,10 @@ impl Base {
     /// All below a folder, in order.
     pub(super) fn below<'a>(&'a self, folder: &'a WorkspacePath) -> impl Iterator<Item = &'a WorkspacePath> {
         let from = (std::ops::Bound::Excluded(folder), std::ops::Bound::Unbounded);
-        self.tree.range::<WorkspacePath, _>(from).map(|(path, _)| path).take_while(|path| path.is_below(folder))
+        self.tree
+            .range::<WorkspacePath, _>(from)
+            .map(|(path, _)| path)
+            .take_while(|path| path.is_below(folder))
     }
 
     pub(super) fn digest(&self) -> Hash {

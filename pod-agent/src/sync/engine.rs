@@ -37,6 +37,10 @@ const SAVE_AFTER: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(1);
 /// First and longest pause before a file that changed while it was read is read again.
 const HOT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// More changes than this at once are a burst, which is sent together.
+const BURST_ITEMS: usize = 16;
+/// A burst is over after this much silence, and at the latest after that much time.
+const BURST: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// Bytes of contents that one batch gathers.
 const BATCH_BYTES: u64 = 8 << 20;
 /// Items that one batch gathers.
@@ -122,6 +126,8 @@ pub(super) struct Engine {
     /// Paths gone at the start, so many that deleting them waits for a decision.
     held: Option<(u64, Vec<WorkspacePath>)>,
     askers: Vec<Asker>,
+    /// A burst's first and last change.
+    burst: Option<(Instant, Instant)>,
     sweep_at: Instant,
     save_at: Option<Instant>,
     retry_at: Option<Instant>,
@@ -169,6 +175,7 @@ impl Engine {
             state: State::CatchingUp,
             held: None,
             askers: Vec::new(),
+            burst: None,
             sweep_at: now,
             save_at: None,
             retry_at: None,
@@ -204,12 +211,29 @@ impl Engine {
     fn next(&self) -> Instant {
         let sweep = self.sweep_at;
         let marks = self.watch.next();
-        let dirty = if self.can_push() { self.dirty.values().min().copied() } else { None };
+        let now = Instant::now();
+        let mut dirty: Option<Instant> = None;
+        if self.can_push() {
+            for at in self.dirty.values() {
+                dirty = Some(dirty.map_or(*at, |dirty| dirty.min(*at)));
+                if *at <= now {
+                    break;
+                }
+            }
+            // Not before a burst is over.
+            if let (Some(at), Some(over)) = (dirty, self.burst_over()) {
+                dirty = Some(at.max(over));
+            }
+        }
         [marks, dirty, self.save_at, self.retry_at].into_iter().flatten().fold(sweep, Instant::min)
     }
 
     fn can_push(&self) -> bool {
         self.link.is_some() && self.caught_up && self.flight.is_none() && self.retry_at.is_none()
+    }
+
+    fn burst_over(&self) -> Option<Instant> {
+        self.burst.map(|(first, last)| (last + BURST.0).min(first + BURST.1))
     }
 
     fn hear(&mut self, input: Input) {
@@ -235,16 +259,24 @@ impl Engine {
         if taken.all || now >= self.sweep_at {
             self.rescan();
         }
+        let some = !taken.paths.is_empty();
         for path in taken.paths {
             if let Some(path) = self.root.relative(&path) {
                 self.mark(path, now);
             }
         }
+        if some && self.dirty.len() > BURST_ITEMS {
+            let (first, _) = self.burst.unwrap_or((now, now));
+            self.burst = Some((first, now));
+        }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.apply_wanted();
         }
-        self.push();
+        if self.burst_over().is_none_or(|over| over <= now) {
+            self.burst = None;
+            self.push();
+        }
         self.answer();
         self.tell();
         match self.save_at {
@@ -446,7 +478,11 @@ impl Engine {
                     }
                     Applied::NoSpace => {
                         full = true;
-                        self.problem(&path, "no_space", "the workspace's file system is full; it is tried again");
+                        self.problem(
+                            &path,
+                            "no_space",
+                            "the workspace's file system is full; it is tried again",
+                        );
                     }
                     Applied::Failed(code, message) => {
                         self.problem(&path, code, &message);
@@ -649,13 +685,15 @@ impl Engine {
     fn push_one(&mut self) -> bool {
         let now = Instant::now();
         let Some(limits) = self.link.as_ref().map(|link| link.limits) else { return false };
-        let due: Vec<_> = self.dirty.iter().filter(|(_, at)| **at <= now).map(|(path, _)| path.clone()).collect();
+        let due = self.dirty.iter().filter(|(_, at)| **at <= now).map(|(path, _)| path.clone());
+        let due: Vec<_> = due.take(2 * BATCH_ITEMS as usize).collect();
         let (mut gone, mut there) = (Vec::new(), Vec::new());
         let mut bytes = 0;
         let mut more = false;
         let mut consider = Vec::new();
         for path in due {
-            if (gone.len() + there.len()) as u64 >= limits.batch_items.min(BATCH_ITEMS) || bytes > BATCH_BYTES {
+            if (gone.len() + there.len()) as u64 >= limits.batch_items.min(BATCH_ITEMS) || bytes > BATCH_BYTES
+            {
                 more = true;
                 break;
             }

@@ -96,7 +96,11 @@ impl Sync {
     }
 
     /// Serves one link's sync stream, freshly opened, until it ends.
-    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, accepted: &Accepted) {
+    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        stream: S,
+        accepted: &Accepted,
+    ) {
         let ended = self.stream(stream, accepted.epoch, accepted.limits).await;
         tracing::debug!(why = ended.err().unwrap_or_default(), "the stream for files ended");
     }

@@ -156,7 +156,8 @@ impl Link {
         self.say(FromControlPlane::Welcome { rev: Revision(database.rev), full }).await;
         if full {
             let all = database.tree.iter();
-            let all = all.map(|(at, entry)| Op::Put { path: at.clone(), item: None, entry: *entry, pre: None });
+            let all =
+                all.map(|(at, entry)| Op::Put { path: at.clone(), item: None, entry: *entry, pre: None });
             self.push(database, all.collect(), true).await;
         }
     }

@@ -31,6 +31,8 @@ struct Marks {
     paths: HashMap<PathBuf, Mark>,
     /// Events were lost: look at everything.
     all: bool,
+    /// When the first mark is due.
+    next: Option<Instant>,
     /// Watches ran out: nothing more is told of some folders.
     out_of_watches: bool,
 }
@@ -58,10 +60,9 @@ impl Watch {
         let marks = Arc::new(Mutex::new(Marks::default()));
         let setting = Arc::clone(&marks);
         let handler = move |event: notify::Result<Event>| {
-            let mut marks = lock(&setting);
-            mark(&mut marks, event);
-            drop(marks);
-            wake();
+            if mark(&mut lock(&setting), event) {
+                wake();
+            }
         };
         let config = Config::default().with_follow_symlinks(false);
         let watcher = INotifyWatcher::new(handler, config);
@@ -90,7 +91,7 @@ impl Watch {
     /// When the next mark is due.
     pub(super) fn next(&self) -> Option<Instant> {
         let marks = lock(&self.marks);
-        if marks.all { Some(Instant::now()) } else { marks.paths.values().map(|mark| mark.due).min() }
+        if marks.all { Some(Instant::now()) } else { marks.next }
     }
 
     /// Whether nothing is marked.
@@ -104,37 +105,45 @@ impl Watch {
         let mut marks = lock(&self.marks);
         if std::mem::take(&mut marks.all) {
             marks.paths.clear();
+            marks.next = None;
             return Taken { all: true, ..Taken::default() };
         }
         let mut taken = Taken::default();
+        if marks.next.is_none_or(|next| next > now) {
+            return taken;
+        }
+        let mut next: Option<Instant> = None;
         marks.paths.retain(|path, mark| {
             if mark.due <= now {
                 taken.paths.push(path.clone());
                 return false;
             }
+            next = Some(next.map_or(mark.due, |next| next.min(mark.due)));
             true
         });
+        marks.next = next;
         taken
     }
 }
 
-fn mark(marks: &mut Marks, event: notify::Result<Event>) {
+/// Answers whether there is something to look at.
+fn mark(marks: &mut Marks, event: notify::Result<Event>) -> bool {
     let event = match event {
         Ok(event) => event,
         Err(why) => {
             marks.out_of_watches |= matches!(why.kind, notify::ErrorKind::MaxFilesWatch);
             marks.all = true;
-            return;
+            return true;
         }
     };
     if event.need_rescan() || marks.paths.len() > MARKS {
         marks.all = true;
-        return;
+        return true;
     }
     let wait = match event.kind {
         // Its own reading makes these.
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => CLOSED,
-        EventKind::Access(_) => return,
+        EventKind::Access(_) => return false,
         EventKind::Modify(ModifyKind::Data(_)) | EventKind::Create(CreateKind::File) => WRITTEN,
         _ => CLOSED,
     };
@@ -142,5 +151,8 @@ fn mark(marks: &mut Marks, event: notify::Result<Event>) {
     for path in event.paths {
         let mark = marks.paths.entry(path).or_insert(Mark { first: now, due: now + wait });
         mark.due = if wait == CLOSED { now + wait } else { (now + wait).min(mark.first + WRITTEN_MOST) };
+        let due = mark.due;
+        marks.next = Some(marks.next.map_or(due, |next| next.min(due)));
     }
+    true
 }
