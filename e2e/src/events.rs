@@ -9,6 +9,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 /// How long an event may take, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(20);
+/// How long a silence may last; longer, so that a search tells what it saw.
+const SILENCE: Duration = Duration::from_secs(40);
 
 /// A listener on a session's changes.
 pub struct Events(Socket);
@@ -22,7 +24,7 @@ impl Events {
     /// The next event.
     pub async fn next(&mut self) -> Value {
         loop {
-            let message = tokio::time::timeout(WITHIN, self.0.next()).await.expect("an event in time");
+            let message = tokio::time::timeout(SILENCE, self.0.next()).await.expect("an event in time");
             match message.expect("the socket is open").expect("a message") {
                 Message::Text(text) => return serde_json::from_str(&text).expect("JSON"),
                 Message::Close(close) => panic!("closed: {close:?}"),
@@ -33,14 +35,17 @@ impl Events {
 
     /// The next event that fits, others skipped.
     pub async fn find(&mut self, fits: impl Fn(&Value) -> bool) -> Value {
+        let mut skipped = Vec::new();
         let search = async {
             loop {
                 let event = self.next().await;
                 if fits(&event) {
                     return event;
                 }
+                skipped.push(event);
             }
         };
-        tokio::time::timeout(WITHIN, search).await.expect("a fitting event in time")
+        let found = tokio::time::timeout(WITHIN, search).await;
+        found.unwrap_or_else(|_| panic!("no fitting event in time, but {skipped:?}"))
     }
 }
