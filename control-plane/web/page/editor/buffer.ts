@@ -129,7 +129,7 @@ export class EditorBuffer implements Buffer {
         ...completionKeymap,
         indentWithTab,
       ]),
-      EditorView.contentAttributes.of({ "aria-label": `Editor, ${this.doc.path}`, spellcheck: "false" }),
+      EditorView.contentAttributes.of({ "aria-label": `Editor, ${this.doc.path}`, spellcheck: "false", tabindex: "0" }),
       EditorView.domEventHandlers({ blur: () => void (this.doc.dirty && this.doc.save()) }),
       EditorView.updateListener.of((update) => {
         for (const transaction of update.transactions) this.#take(transaction);
