@@ -28,6 +28,8 @@ use tokio_util::task::AbortOnDropHandle;
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the first message of a stream may take to come.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause before a stream for files that ended is opened again.
+const SYNC_PAUSE: Duration = Duration::from_secs(1);
 /// Words for the control plane that wait to be sent.
 const WORDS_WAITING: usize = 16;
 
@@ -202,9 +204,13 @@ async fn serve(parts: &Parts, connected: Connected, ending: &CancellationToken) 
     }));
     let sync = parts.sync.clone();
     let syncing = AbortOnDropHandle::new(tokio::spawn(async move {
-        match opener.open().await {
-            Ok(stream) => sync.serve(stream, &accepted).await,
-            Err(why) => tracing::debug!(%why, "no stream for files"),
+        // Either side may end a stream to begin anew; the terminals' link stays.
+        loop {
+            match opener.open().await {
+                Ok(stream) => sync.serve(stream, &accepted).await,
+                Err(why) => return tracing::debug!(%why, "no stream for files"),
+            }
+            tokio::time::sleep(SYNC_PAUSE).await;
         }
     }));
     let mut serving = JoinSet::new();

@@ -131,6 +131,8 @@ pub(super) struct Engine {
     sweep_at: Instant,
     save_at: Option<Instant>,
     retry_at: Option<Instant>,
+    /// Contents that came had no room, and are asked for again only when the file system is tried again.
+    no_room: bool,
 }
 
 impl Engine {
@@ -179,6 +181,7 @@ impl Engine {
             sweep_at: now,
             save_at: None,
             retry_at: None,
+            no_room: false,
         })
     }
 
@@ -244,7 +247,8 @@ impl Engine {
             Input::Unlinked(epoch) if current == Some(epoch) => self.unlinked(),
             Input::Batch(epoch, whole) if current == Some(epoch) => self.take_batch(&whole),
             Input::Said(epoch, said) if current == Some(epoch) => self.said(said),
-            Input::Settle(answer) => {
+            // Without a link nothing gets committed: the question is dropped, which is an answer.
+            Input::Settle(answer) if current.is_some() => {
                 self.rescan();
                 self.askers.push(Asker::Here(answer));
             }
@@ -271,6 +275,7 @@ impl Engine {
         }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
+            self.no_room = false;
             self.apply_wanted();
         }
         if self.burst_over().is_none_or(|over| over <= now) {
@@ -328,6 +333,7 @@ impl Engine {
         self.caught_up = false;
         self.naming = None;
         self.retry_at = None;
+        self.askers.clear();
         if let Some(flight) = self.flight.take() {
             // Perhaps committed, perhaps not: looked at again, and told again with what the base holds.
             let now = Instant::now();
@@ -357,9 +363,16 @@ impl Engine {
                 self.askers.push(Asker::ControlPlane(token));
             }
             FromControlPlane::MassDeleteDecision { delete } => {
-                if self.held.take().is_some() && !delete {
-                    // Without a base all that the database holds comes back.
+                if self.held.take().is_none() {
+                    return;
+                }
+                if delete {
+                    self.rescan();
+                    self.enter(State::Live);
+                } else {
+                    // Without a base all that the database holds comes back, over a new stream.
                     self.base.clear();
+                    self.state = State::CatchingUp;
                     self.unlinked();
                 }
             }
@@ -422,6 +435,7 @@ impl Engine {
                 return self.unlinked();
             }
         };
+        self.no_room |= no_space;
         if begin.full {
             let naming = self.naming.get_or_insert_default();
             naming.extend(ops.iter().map(|op| op.path().clone()));
@@ -473,6 +487,14 @@ impl Engine {
             for path in folders.into_iter().chain(files).chain(gone) {
                 match self.bring(&path) {
                     Applied::Done | Applied::Changed => {}
+                    Applied::Lacking if self.no_room => {
+                        full = true;
+                        self.problem(
+                            &path,
+                            "no_space",
+                            "the workspace's file system is full; it is tried again",
+                        );
+                    }
                     Applied::Lacking => {
                         lacking.extend(self.wanted.get(&path).copied().flatten().map(|entry| entry.hash));
                     }
@@ -709,10 +731,12 @@ impl Engine {
                 Seen::Problem(code, message) => {
                     let message = message.clone();
                     self.problem(&path, code, &message);
+                    self.stuck.insert(path);
                     continue;
                 }
                 Seen::Entry(entry, _) if entry.size > limits.file_bytes => {
                     self.problem(&path, "too_large", "the file is larger than this server takes");
+                    self.stuck.insert(path);
                     continue;
                 }
                 _ => {}
@@ -849,6 +873,7 @@ impl Engine {
                 }
                 OpResult::Refused(failure) => {
                     self.problem(&path, &failure.code, &failure.message);
+                    self.stuck.insert(path.clone());
                     self.refused.insert(path, sent.map(|(entry, _)| entry));
                 }
             }
