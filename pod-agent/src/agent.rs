@@ -2,6 +2,7 @@
 
 use crate::environment::Environment;
 use crate::link::{self, Ended, Up};
+use crate::processes;
 use crate::settings::Settings;
 use crate::sync::{Sync, SyncSettings};
 use crate::terminal::{Keeping, Terminals};
@@ -108,6 +109,10 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
 async fn last_state(parts: &Parts, grace: Duration) -> bool {
     let deadline = Instant::now() + grace;
     parts.terminals.close_all().await;
+    // Commands are what is left of this process' children; they end with it.
+    if let Ok(me) = i32::try_from(std::process::id()) {
+        processes::end(me, false, "", false).await;
+    }
     parts.sync.end(deadline.saturating_duration_since(Instant::now())).await
 }
 
