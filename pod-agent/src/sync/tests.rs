@@ -70,6 +70,7 @@ struct Database {
     received: usize,
     visible: u64,
     settled: u64,
+    held: u64,
 }
 
 impl Database {
@@ -214,6 +215,10 @@ impl Link {
             }
             FromAgent::Problems { problems, .. } => {
                 database.problems = problems;
+                None
+            }
+            FromAgent::MassDelete { items, .. } => {
+                database.held = items;
                 None
             }
             FromAgent::Settled { token, .. } => {
@@ -369,4 +374,64 @@ async fn a_restarted_agent_sends_no_content_that_did_not_change_and_a_damaged_ba
     link.until(&mut database, "the union", |d| d.visible >= rev).await;
     assert_eq!(database.tree.len(), 199);
     assert_eq!(folder.read("f1").as_deref(), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn most_files_gone_at_a_start_are_asked_for_and_come_back_when_they_should() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    for n in 0..20 {
+        folder.write(&format!("f{n}"), &n.to_string());
+    }
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    link.until(&mut database, "all files", |d| d.tree.len() == 20).await;
+    link.push(&database, vec![], false).await;
+    let rev = database.rev;
+    link.until(&mut database, "the revision", |d| d.visible >= rev).await;
+    drop(link);
+    sync.end(Duration::from_millis(10)).await;
+
+    for n in 0..15 {
+        std::fs::remove_file(folder.app(&format!("f{n}"))).unwrap();
+    }
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 2).await;
+    link.welcome(&database).await;
+    folder.write("new", "x");
+    link.until(&mut database, "a new file", |d| d.text("new").is_some()).await;
+    assert_eq!((database.held, database.tree.len()), (15, 21), "nothing is deleted before somebody says so");
+    link.say(FromControlPlane::MassDeleteDecision { delete: false }).await;
+    let ending = async { while let Ok(Some(_)) = frame::read::<_, FromAgent>(&mut link.stream).await {} };
+    tokio::time::timeout(PATIENCE, ending).await.unwrap();
+    drop(link);
+    let mut link = Link::up(&sync, 3).await;
+    assert_eq!(link.hello.base_rev, Revision::ZERO);
+    link.welcome(&database).await;
+    link.until(&mut database, "the folder", |_| folder.read("f3").as_deref() == Some("3")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_in_step_is_listed_and_stays() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    std::os::unix::fs::symlink("/etc/passwd", folder.app("outside")).unwrap();
+    std::os::unix::fs::symlink("inside", folder.app("link")).unwrap();
+    let fifo = folder.app("fifo");
+    let mode = rustix::fs::Mode::RWXU;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    link.until(&mut database, "problems", |d| d.problems.len() == 2 && d.tree.len() == 1).await;
+    let codes: Vec<_> = database.problems.iter().map(|p| (p.path.as_str(), p.code.as_str())).collect();
+    assert_eq!(codes, [("fifo", "special_file"), ("outside", "symlink_outside")]);
+    assert!(database.tree.contains_key(&path("link")));
+    // A folder swapped for a symlink: nothing is written through it.
+    let outside = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(outside.path(), folder.app("dir")).unwrap();
+    let op = database.save("dir/x", "escaped");
+    let rev = database.rev;
+    link.push(&database, vec![op], false).await;
+    link.until(&mut database, "the revision", |d| d.visible >= rev).await;
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
 }
