@@ -38,7 +38,7 @@ const TERMINAL_SEND_BUFFER: usize = 64 * 1024;
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES: u32 = 128 * 1024;
 /// How long open requests may take once the server was told to end.
-pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(8);
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// What every handler is given. Cheap to clone.
 #[derive(Clone)]
@@ -127,10 +127,8 @@ impl App {
         }
         drop(listener);
         tasks.close();
-        self.sockets.close();
-        let done = async {
-            tokio::join!(graceful.shutdown(), self.sockets.wait(), tasks.wait());
-        };
+        // Upgraded connections are no longer among these: their end is told over the links' close.
+        let done = async { tokio::join!(graceful.shutdown(), tasks.wait()) };
         if tokio::time::timeout(SHUTDOWN_GRACE, done).await.is_err() {
             tracing::warn!("some requests did not end in time and were cut");
         }

@@ -30,8 +30,8 @@ fn main() -> ExitCode {
 fn run(work: impl Future<Output = Result<(), StartError>>) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(work);
-    // What still runs on the blocking pool must not hold up the end.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    // What still waits on the blocking pool must not hold up the end.
+    runtime.shutdown_background();
     result
 }
 

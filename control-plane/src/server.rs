@@ -3,7 +3,7 @@
 use crate::accounts::{Accounts, LINK_LIFE};
 use crate::agents::identity::AgentIdentity;
 use crate::agents::{self, Agents};
-use crate::app::{App, Parts, SHUTDOWN_GRACE};
+use crate::app::{App, Parts};
 use crate::config::{BadSetting, Settings};
 use crate::entities::now_ms;
 use crate::events::Events;
@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the database may take to answer at start, migrations aside.
 const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long links and sockets may take to close once the last request is answered.
+const LINKS_GRACE: Duration = Duration::from_secs(4);
 /// How often expired links and browsers' sessions are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
@@ -175,12 +177,11 @@ async fn finish(app: &App, tasks: Tasks) {
         .filter(|session| session.state == State::Running)
         .map(|session| (app.agents.get(session.id).map(|link| link.hello().pid), session))
         .collect();
-    let closing = async {
-        app.lifecycle.close().await;
-        app.agents.close().await;
-    };
-    if tokio::time::timeout(SHUTDOWN_GRACE, closing).await.is_err() {
-        tracing::warn!("links did not close in time");
+    app.sockets.close();
+    // Together: what the one waits for may be ended by the other.
+    let closing = async { tokio::join!(app.lifecycle.close(), app.agents.close(), app.sockets.wait()) };
+    if tokio::time::timeout(LINKS_GRACE, closing).await.is_err() {
+        tracing::warn!("links and sockets did not close in time");
     }
     for task in tasks.0 {
         task.abort();
