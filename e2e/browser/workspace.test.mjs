@@ -119,7 +119,7 @@ for (const scheme of ["dark", "light"]) {
   test(`every page is accessible, ${scheme}`, patience, () =>
     withPage({ colorScheme: scheme, reducedMotion: "reduce" }, async ({ page, server }) => {
       assert.deepEqual(await judge(page), [], "no session yet");
-      const id = await createSession(page, "judged");
+      const id = await createSession(page, "greetings");
       const source = 'def greet(name: str) -> str:\n    """Say hello."""\n    return f"Hello, {name}!"\n\n\nif __name__ == "__main__":\n    for name in ("Ada", "Grace", "Linus"):\n        print(greet(name))\n';
       await server.api("PUT", `/api/workspace/${id}/file/main.py`, source);
       await server.api("PUT", `/api/workspace/${id}/file/README.md`, "# Greetings\n");
@@ -134,7 +134,7 @@ for (const scheme of ["dark", "light"]) {
       }
       assert.deepEqual(await judge(page), [], "the workspace");
       await page.goto(server.base);
-      await page.getByRole("link", { name: "judged" }).waitFor();
+      await page.getByRole("link", { name: "greetings" }).waitFor();
       assert.deepEqual(await judge(page), [], "the list of sessions");
     }));
 }
