@@ -275,8 +275,12 @@ impl Engine {
         }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
-            self.no_room = false;
-            self.apply_wanted();
+            if std::mem::take(&mut self.no_room) {
+                // The control plane sends contents once; over a new stream it sends again what the base lacks.
+                self.unlinked();
+            } else {
+                self.apply_wanted();
+            }
         }
         if self.burst_over().is_none_or(|over| over <= now) {
             self.burst = None;
