@@ -21,6 +21,8 @@ const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 const STEPS_IN_A_ROW: u32 = 20;
 /// How long a started agent's first sync may take to be told of in the timeline.
 const FIRST_SYNC: Duration = Duration::from_secs(120);
+/// How often a process without a link is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How often uses of sessions are written down.
 const USES_EVERY: Duration = Duration::from_secs(20);
 /// How long the process of an agent that said goodbye may take to be gone.
@@ -311,7 +313,8 @@ impl Lifecycle {
                     attempt.told_adopted = true;
                     tracing::info!(session = %id, "an agent that runs already is awaited");
                 }
-                return Ok(Next::Wait(wait));
+                // A process that ends a moment after its link did: nothing else tells of its end.
+                return Ok(Next::Wait(if facts.present { wait.min(LOOK_AGAIN) } else { wait }));
             }
             Action::MarkStarting => {
                 self.mark(&record, State::Starting, "start", "It starts.", attempt).await?;
