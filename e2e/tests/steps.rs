@@ -93,9 +93,10 @@ async fn stopping_a_session_ends_all_it_ran_and_starting_it_brings_its_files_bac
     let refused = session.api.post(&session.path("/terminals"), &json!({"cols": 80, "rows": 24})).await;
     assert_eq!((refused.status, refused.code().as_str()), (409, "session_not_running"));
 
-    session.save("while-stopped.txt", "saved\n").await;
+    let rev = session.save("while-stopped.txt", "saved\n").await;
     session.start().await;
-    assert_eq!(session.sh("cat last.txt made-here.txt while-stopped.txt").await, "last\ntext\nsaved\n");
+    let ran = session.exec("cat last.txt made-here.txt while-stopped.txt", json!({"after_rev": rev})).await;
+    assert_eq!(ran.out(), "last\ntext\nsaved\n", "{}", String::from_utf8_lossy(&ran.stderr));
     let timeline = session.api.get(&session.path("/timeline")).await.expect(200).json();
     assert!(timeline["events"].as_array().unwrap().len() >= 4, "{timeline}");
 }

@@ -205,7 +205,9 @@ async fn a_long_paste_reaches_a_program_in_raw_mode_whole() {
     let mut viewer = session.terminal().await;
     viewer.wait_for(e2e::server::PROMPT).await;
     viewer
-        .type_text("stty raw -echo; echo ra''w-now; head -c 100000 | sha256sum > sum; stty sane; echo do''ne\n")
+        .type_text(
+            "stty raw -echo; echo ra''w-now; head -c 100000 | sha256sum > sum; stty sane; echo do''ne\n",
+        )
         .await;
     viewer.wait_for("raw-now").await;
     let paste: String =
