@@ -45,7 +45,7 @@ async fn a_restart_of_the_server_keeps_the_shell_its_program_and_the_files() {
         )
         .await;
     terminal.wait_for("begun").await;
-    session.save("a/b.txt", "kept\n").await;
+    let rev = session.save("a/b.txt", "kept\n").await;
     let agent = server.agent(&session);
 
     assert_eq!(server.terminate().await, Some(0), "{}", server.log());
@@ -60,7 +60,8 @@ async fn a_restart_of_the_server_keeps_the_shell_its_program_and_the_files() {
     assert!(terminal.text().contains("Running"), "{}", terminal.text());
     assert_eq!(terminal.snapshots, 1, "a resume within the history paints nothing anew");
     assert_eq!(session.read("a/b.txt").await.unwrap(), "kept\n");
-    assert_eq!(session.sh("cat a/b.txt").await, "kept\n");
+    let ran = session.exec("cat a/b.txt", json!({"after_rev": rev})).await;
+    assert_eq!(ran.out(), "kept\n");
 }
 
 fn session_outlives(server: &Server, agent: i32) {
@@ -123,7 +124,7 @@ async fn deleting_a_session_leaves_no_process_no_folder_and_no_file() {
 async fn an_agent_that_is_killed_comes_back_and_loses_no_file() {
     let server = Server::start().await;
     let session = server.session("crash").await;
-    session.save("a.txt", "saved\n").await;
+    let rev = session.save("a.txt", "saved\n").await;
     session.sh("echo made > b.txt").await;
     let agent = server.agent(&session);
     processes::kill(agent, rustix::process::Signal::KILL);
@@ -133,6 +134,7 @@ async fn an_agent_that_is_killed_comes_back_and_loses_no_file() {
         (pid != agent && processes::alive(pid) && session.state().await["state"] == "running").then_some(())
     })
     .await;
-    assert_eq!(session.sh("cat a.txt b.txt").await, "saved\nmade\n");
+    let ran = session.exec("cat a.txt b.txt", json!({"after_rev": rev})).await;
+    assert_eq!(ran.out(), "saved\nmade\n");
     session.wait_for_file("b.txt", b"made\n").await;
 }
