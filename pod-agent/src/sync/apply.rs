@@ -1,6 +1,7 @@
 //! Putting what the database holds into the workspace: staged beside it, then renamed in, so that a running program
 //! sees the old file or the new one and nothing between.
 
+use super::disk::Applied;
 use super::root::Root;
 use super::scan;
 use rustix::fs::{
@@ -15,21 +16,6 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-
-/// What became of a change.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Applied {
-    /// It is in the workspace.
-    Done,
-    /// The pod holds something else there by now; nothing was done.
-    Changed,
-    /// The content isn't staged.
-    Lacking,
-    /// The file system has no room.
-    NoSpace,
-    /// It cannot be done: a stable code, and a sentence.
-    Failed(&'static str, String),
-}
 
 /// Contents that wait to be renamed into the workspace; on the same mount.
 #[derive(Debug)]

@@ -3,51 +3,49 @@
 //! A cache that the workspace's user can tamper with: what cannot be read is no base, and no base means that both
 //! sides' files are united and nothing is deleted.
 
-use super::scan::Stamp;
-use serde::{Deserialize, Serialize};
-use shared::id::{ItemId, Revision, VolumeId};
+use super::disk::Agreed;
+use shared::id::{Revision, VolumeId};
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, digest};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::ops::Bound;
 
-/// Bytes of the hash before the rest.
+/// Bytes of the hash after the rest.
 const HASH_BYTES: usize = 32;
 
-/// What both sides hold at a path, and how the pod's file looked when it was last read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Agreed {
-    pub entry: Entry,
-    pub item: Option<ItemId>,
-    pub stamp: Option<Stamp>,
-}
-
+/// What both sides hold.
 #[derive(Debug)]
 pub(super) struct Base {
     /// Everything up to here is in it.
-    pub rev: Revision,
-    pub tree: BTreeMap<WorkspacePath, Agreed>,
-    /// Whether it differs from what the file holds.
-    pub unsaved: bool,
-    file: PathBuf,
+    pub(super) rev: Revision,
+    pub(super) tree: BTreeMap<WorkspacePath, Agreed>,
+    /// Whether it differs from what is stored.
+    pub(super) unsaved: bool,
     volume: VolumeId,
 }
 
 impl Base {
-    /// Reads the base of this volume; an empty one if there is none, or it is damaged or another volume's.
-    pub(super) fn load(state: &Path, volume: VolumeId) -> Self {
-        let file = state.join("base");
-        let (rev, tree) = match read(&file, volume) {
-            Ok(Some(read)) => read,
-            Ok(None) => Default::default(),
+    /// Reads a stored base of this volume; an empty one if there is none, or it is damaged or another volume's.
+    pub(super) fn load(stored: io::Result<Option<Vec<u8>>>, volume: VolumeId) -> Self {
+        let (rev, tree) = match stored.and_then(|stored| stored.map(|bytes| read(&bytes, volume)).transpose())
+        {
+            Ok(read) => read.unwrap_or_default(),
             Err(why) => {
                 tracing::warn!(%why, "the base cannot be used; both sides' files are united");
                 Default::default()
             }
         };
-        Self { rev, tree, unsaved: false, file, volume }
+        Self { rev, tree, unsaved: false, volume }
+    }
+
+    /// Writes what [`Base::load`] reads.
+    pub(super) fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        let mut hashed = Hashed { to, hasher: blake3::Hasher::new() };
+        rmp_serde::encode::write(&mut hashed, &(self.volume, self.rev, &self.tree))
+            .map_err(io::Error::other)?;
+        let Hashed { to, hasher } = hashed;
+        to.write_all(hasher.finalize().as_bytes())
     }
 
     pub(super) fn entry(&self, path: &WorkspacePath) -> Option<&Entry> {
@@ -65,7 +63,7 @@ impl Base {
 
     /// All below a folder, in order.
     pub(super) fn below<'a>(&'a self, folder: &'a WorkspacePath) -> impl Iterator<Item = &'a WorkspacePath> {
-        let from = (std::ops::Bound::Excluded(folder), std::ops::Bound::Unbounded);
+        let from = (Bound::Excluded(folder), Bound::Unbounded);
         self.tree
             .range::<WorkspacePath, _>(from)
             .map(|(path, _)| path)
@@ -82,30 +80,12 @@ impl Base {
         self.rev = Revision::ZERO;
         self.unsaved = true;
     }
-
-    /// Replaces the file. The workspace's contents must be on the disk before.
-    pub(super) fn save(&mut self) -> io::Result<()> {
-        let body = rmp_serde::to_vec(&(self.volume, self.rev, &self.tree)).map_err(io::Error::other)?;
-        let fresh = self.file.with_extension("new");
-        let mut file = File::create(&fresh)?;
-        file.write_all(&Hash::of(&body).0)?;
-        file.write_all(&body)?;
-        file.sync_data()?;
-        fs::rename(&fresh, &self.file)?;
-        self.unsaved = false;
-        Ok(())
-    }
 }
 
 type Read = (Revision, BTreeMap<WorkspacePath, Agreed>);
 
-fn read(file: &Path, volume: VolumeId) -> io::Result<Option<Read>> {
-    let bytes = match fs::read(file) {
-        Ok(bytes) => bytes,
-        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(why) => return Err(why),
-    };
-    let Some((hash, body)) = bytes.split_at_checked(HASH_BYTES) else {
+fn read(bytes: &[u8], volume: VolumeId) -> io::Result<Read> {
+    let Some((body, hash)) = bytes.split_last_chunk::<HASH_BYTES>() else {
         return Err(io::Error::other("it is cut short"));
     };
     if Hash::of(body).0 != *hash {
@@ -115,5 +95,23 @@ fn read(file: &Path, volume: VolumeId) -> io::Result<Option<Read>> {
     if of != volume {
         return Err(io::Error::other("it is another volume's"));
     }
-    Ok(Some((rev, tree)))
+    Ok((rev, tree))
+}
+
+/// Hashes what passes.
+struct Hashed<'a> {
+    to: &'a mut dyn Write,
+    hasher: blake3::Hasher,
+}
+
+impl Write for Hashed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.to.write(bytes)?;
+        self.hasher.update(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }

@@ -2,36 +2,42 @@
 //!
 //! | module | what lives there |
 //! | --- | --- |
-//! | [`engine`] | the one thread that knows all: marks → looks → batches; batches → the workspace |
-//! | [`root`] | the folder, and opening beneath it |
-//! | [`watch`] | which paths may have changed |
-//! | [`scan`] | what is at a path |
-//! | [`apply`] | the stage, and renaming into the workspace |
+//! | [`engine`] | decides: marks → looks → batches; batches → the workspace. No I/O |
 //! | [`base`] | what both sides agreed on |
+//! | [`disk`] | what the engine needs of a file system |
+//! | [`local`] | a real folder: [`root`] opens beneath it, [`watch`] marks, [`scan`] looks, [`apply`] renames into it |
+//! | [`thread`] | the thread that the engine runs on |
 //!
 //! What is to be done is computed afresh from the three trees by [`shared::plan`]; nothing here is a log of intentions.
 //! So a crash anywhere is finished by looking again.
 
 mod apply;
 mod base;
-mod engine;
+pub mod disk;
+pub mod engine;
+mod local;
 mod root;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod thread;
 mod watch;
 
-use engine::{Engine, Input, Linked};
+use engine::{Engine, Whole};
+use local::LocalDisk;
 use shared::id::{LinkEpoch, Revision, VolumeId};
 use shared::limits::SyncLimits;
 use shared::link::hello::Accepted;
-use shared::link::sync::{Batch, Begin, End, FromAgent, FromControlPlane};
+use shared::link::sync::{Batch, Begin, FromAgent, FromControlPlane};
 use shared::link::{Open, frame};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use thread::{Heard, Input, Thread};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch as channel};
 
@@ -72,21 +78,25 @@ impl Drop for Alive {
     }
 }
 
-/// A batch from the control plane, put together.
-#[derive(Debug)]
-pub(crate) struct Whole {
-    begin: Begin,
-    data: Vec<u8>,
-    end: End,
-}
-
 impl Sync {
     /// Opens the workspace and the base, and starts the engine: a thread of its own, since it reads and hashes files.
     pub fn start(settings: SyncSettings) -> io::Result<Sync> {
         let (inputs, received) = std::sync::mpsc::channel();
         let (told, visible) = channel::channel(Revision::ZERO);
-        let engine = Engine::new(&settings, &inputs, told)?;
-        std::thread::Builder::new().name("sync".to_owned()).spawn(move || engine.run(&received))?;
+        let woken = Arc::new(AtomicBool::new(false));
+        let (flag, wake) = (Arc::clone(&woken), inputs.clone());
+        let disk = LocalDisk::open(&settings, move || {
+            // One wake-up for many marks.
+            if !flag.swap(true, Ordering::AcqRel) {
+                let _ = wake.send(Input::Wake);
+            }
+        })?;
+        let run = move || {
+            let engine = Engine::start(disk, settings.volume, Instant::now());
+            let (link, settling) = (None, BTreeMap::new());
+            Thread { engine, woken, visible: told, link, settling, asked: 0 }.run(&received);
+        };
+        std::thread::Builder::new().name("sync".to_owned()).spawn(run)?;
         Ok(Self { _alive: Arc::new(Alive(inputs.clone())), inputs, visible })
     }
 
@@ -112,8 +122,8 @@ impl Sync {
         let (mut from, mut to) = tokio::io::split(stream);
         let (out, mut to_write) = mpsc::channel::<FromAgent>(OUT_WAITING);
         let (answer, hello) = oneshot::channel();
-        let linked = Linked { epoch, limits, out, hello: Some(answer) };
-        self.inputs.send(Input::Linked(linked)).map_err(|_| "the engine is gone".to_owned())?;
+        let linked = Input::Linked { epoch, limits, out, hello: answer };
+        self.inputs.send(linked).map_err(|_| "the engine is gone".to_owned())?;
         let hello = hello.await.map_err(|_| "the engine is gone".to_owned())?;
         frame::write(&mut to, &Open::Sync(hello)).await.map_err(|why| why.to_string())?;
         let writing = async {
@@ -145,9 +155,9 @@ impl Sync {
         loop {
             let message = frame::read::<_, FromControlPlane>(from).await.map_err(|why| why.to_string())?;
             let Some(message) = message else { return Ok(()) };
-            let input = match message {
+            let heard = match message {
                 FromControlPlane::Batch(Batch::Whole { begin, data, end }) => {
-                    Input::Batch(epoch, Whole { begin, data: data.into(), end })
+                    Heard::Batch(Whole { begin, data: data.into(), end })
                 }
                 FromControlPlane::Batch(Batch::Begin(begin)) => {
                     incoming = Some((begin, Vec::new()));
@@ -164,13 +174,15 @@ impl Sync {
                 }
                 FromControlPlane::Batch(Batch::End(end)) => {
                     let (begin, data) = incoming.take().ok_or("the end of no batch")?;
-                    Input::Batch(epoch, Whole { begin, data, end })
+                    Heard::Batch(Whole { begin, data, end })
                 }
-                other => Input::Said(epoch, other),
+                other => Heard::Word(other),
             };
             // Given back when the engine has dealt with it: the control plane can't fill the agent's memory.
             let place = Arc::clone(&places).acquire_owned().await.map_err(|why| why.to_string())?;
-            self.inputs.send(input.holding(place)).map_err(|_| "the engine is gone".to_owned())?;
+            self.inputs
+                .send(Input::Heard(epoch, heard, place))
+                .map_err(|_| "the engine is gone".to_owned())?;
         }
     }
 

@@ -1,71 +1,32 @@
 //! What the pod holds at a path: read so that neither a program that writes meanwhile nor a swapped symlink deceives.
 
-use super::base::Agreed;
+use super::disk::{Agreed, Seen, Stamp};
 use super::root::Root;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, Kind};
 use std::fs::File;
 use std::io::{self, Read};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// File systems stamp changes by a clock that ticks this coarsely, in nanoseconds: a file changed within one tick
-/// of being read may look the same and be another.
-const TICK_NS: i64 = 10_000_000;
-
-/// What `stat` says of a file, and when that was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Stamp {
-    dev: u64,
-    ino: u64,
-    size: u64,
-    mtime_ns: i64,
-    ctime_ns: i64,
-    mode: u32,
-    /// When its content began to be read.
-    read_ns: i64,
-}
-
 #[expect(clippy::unnecessary_cast, reason = "the fields' types differ between architectures")]
-impl Stamp {
-    fn of(stat: &Stat, read_ns: i64) -> Self {
-        let ns = |s: i64, ns: i64| s.saturating_mul(1_000_000_000).saturating_add(ns);
-        Self {
-            dev: stat.st_dev as u64,
-            ino: stat.st_ino as u64,
-            size: stat.st_size as u64,
-            mtime_ns: ns(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
-            ctime_ns: ns(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
-            mode: stat.st_mode as u32,
-            read_ns,
-        }
-    }
-
-    /// Whether the file is surely still what it was when `old` was taken.
-    fn trusts(&self, old: &Stamp) -> bool {
-        let same = Stamp { read_ns: old.read_ns, ..*self } == *old;
-        same && old.mtime_ns.max(old.ctime_ns) + TICK_NS < old.read_ns
+fn stamp_of(stat: &Stat, read_ns: i64) -> Stamp {
+    let ns = |s: i64, ns: i64| s.saturating_mul(1_000_000_000).saturating_add(ns);
+    Stamp {
+        dev: stat.st_dev as u64,
+        ino: stat.st_ino as u64,
+        size: stat.st_size as u64,
+        mtime_ns: ns(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+        ctime_ns: ns(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+        mode: stat.st_mode as u32,
+        read_ns,
     }
 }
 
 fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// What is at a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// Nothing, or something is in the way above it.
-    Nothing,
-    /// This.
-    Entry(Entry, Stamp),
-    /// It changes while it is read.
-    Hot,
-    /// Something that cannot be in step: a stable code, and a sentence.
-    Problem(&'static str, String),
 }
 
 /// Looks at one path. What `known` says of it is believed if `stat` says that it still is.
@@ -83,7 +44,7 @@ pub(super) fn look(root: &Root, path: &WorkspacePath, known: Option<&Agreed>) ->
         Err(why) => return failed(why),
     };
     let now = now_ns();
-    let stamp = Stamp::of(&stat, now);
+    let stamp = stamp_of(&stat, now);
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => Seen::Entry(Entry::dir(stat.st_mode), stamp),
         FileType::Symlink => match readlinkat(&folder, name, Vec::new()) {
@@ -117,7 +78,7 @@ pub(super) fn look(root: &Root, path: &WorkspacePath, known: Option<&Agreed>) ->
 pub(super) fn stamp(root: &Root, path: &WorkspacePath, entry: &Entry) -> Option<Stamp> {
     let (folder, name) = root.parent(path).ok()?;
     let stat = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-    let stamp = Stamp::of(&stat, now_ns());
+    let stamp = stamp_of(&stat, now_ns());
     (entry.kind != Kind::File || stamp.size == entry.size).then_some(stamp)
 }
 
@@ -132,8 +93,14 @@ pub(super) fn stat_differs(folder: &impl std::os::fd::AsFd, name: &str, known: &
     let Ok(stat) = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { return true };
     match (FileType::from_raw_mode(stat.st_mode), known.entry.kind) {
         (FileType::Directory, Kind::Dir) => Entry::dir(stat.st_mode).mode != known.entry.mode,
-        _ => !known.stamp.is_some_and(|old| Stamp::of(&stat, 0).trusts(&old)),
+        _ => !known.stamp.is_some_and(|old| stamp_of(&stat, 0).trusts(&old)),
     }
+}
+
+/// Whether a name in a folder is a folder itself.
+pub(super) fn is_dir(folder: &impl std::os::fd::AsFd, name: &std::ffi::CStr) -> bool {
+    statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
 fn open_file(folder: &impl std::os::fd::AsFd, name: &str) -> Result<File, Errno> {
@@ -159,7 +126,7 @@ pub(super) fn read(folder: &impl std::os::fd::AsFd, name: &str) -> io::Result<Op
     if FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
         return Ok(None);
     }
-    let before = Stamp::of(&before, now_ns());
+    let before = stamp_of(&before, now_ns());
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -168,7 +135,7 @@ pub(super) fn read(folder: &impl std::os::fd::AsFd, name: &str) -> io::Result<Op
             n => hasher.update(&buffer[..n]),
         };
     }
-    let after = Stamp::of(&fstat(&file)?, before.read_ns);
+    let after = stamp_of(&fstat(&file)?, before.read_ns);
     let entry = Entry::file(after.mode, after.size, Hash(*hasher.finalize().as_bytes()));
     Ok((before == after).then_some((entry, after)))
 }

@@ -37,13 +37,6 @@ struct Marks {
     out_of_watches: bool,
 }
 
-/// What is to be looked at now.
-#[derive(Debug, Default)]
-pub(super) struct Taken {
-    pub paths: Vec<PathBuf>,
-    pub all: bool,
-}
-
 /// Watches folders.
 pub(super) struct Watch {
     watcher: Option<INotifyWatcher>,
@@ -100,29 +93,29 @@ impl Watch {
         !marks.all && marks.paths.is_empty()
     }
 
-    /// Takes the marks that are due.
-    pub(super) fn take(&self, now: Instant) -> Taken {
+    /// Takes the marks that are due, and whether everything is to be looked at.
+    pub(super) fn take(&self, now: Instant) -> (Vec<PathBuf>, bool) {
         let mut marks = lock(&self.marks);
         if std::mem::take(&mut marks.all) {
             marks.paths.clear();
             marks.next = None;
-            return Taken { all: true, ..Taken::default() };
+            return (Vec::new(), true);
         }
-        let mut taken = Taken::default();
+        let mut taken = Vec::new();
         if marks.next.is_none_or(|next| next > now) {
-            return taken;
+            return (taken, false);
         }
         let mut next: Option<Instant> = None;
         marks.paths.retain(|path, mark| {
             if mark.due <= now {
-                taken.paths.push(path.clone());
+                taken.push(path.clone());
                 return false;
             }
             next = Some(next.map_or(mark.due, |next| next.min(mark.due)));
             true
         });
         marks.next = next;
-        taken
+        (taken, false)
     }
 }
 

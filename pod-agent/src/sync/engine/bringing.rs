@@ -1,0 +1,247 @@
+//! From the database to the pod: batches are taken apart, staged, and brought into the workspace as far as that can
+//! be, then shown.
+
+use super::{Engine, RETRY, Target, Whole};
+use crate::sync::disk::{Agreed, Applied, Disk, Seen};
+use shared::batch::{self, Claims, Op};
+use shared::limits::SyncLimits;
+use shared::link::sync::{FromAgent, State};
+use shared::path::WorkspacePath;
+use shared::plan::{Action, decide};
+use shared::tree::{Hash, Kind};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::{self, Read};
+
+/// Items that one batch of the control plane may have: it gathers by its own measure.
+const BATCH_ITEMS: u64 = 50_000;
+/// Hashes asked for in one message.
+const NEED_HASHES: usize = 4_000;
+
+impl<D: Disk> Engine<D> {
+    pub(super) fn take_batch(&mut self, whole: &Whole) {
+        let Some(limits) = self.link.map(|link| link.limits) else { return };
+        let begin = &whole.begin;
+        let claims = Claims {
+            items: begin.items,
+            bytes: begin.bytes,
+            tar_hash: whole.end.tar_hash,
+            compressed: whole.data.len() as u64,
+        };
+        let limits = SyncLimits { batch_items: limits.batch_items.max(BATCH_ITEMS), ..limits };
+        let mut no_room = false;
+        let disk = &mut self.disk;
+        let ops = batch::decode(&whole.data[..], claims, &limits, |hash, bytes| {
+            match disk.stage(hash, &bytes) {
+                Err(why) if is_full(&why) => no_room = true,
+                staged => staged?,
+            }
+            Ok(())
+        });
+        let ops = match ops {
+            Ok(ops) => ops,
+            Err(why) => {
+                tracing::warn!(%why, "a batch from the control plane cannot be used");
+                return self.unlinked();
+            }
+        };
+        self.no_room |= no_room;
+        if begin.full {
+            let naming = self.naming.get_or_insert_default();
+            naming.extend(ops.iter().map(|op| op.path().clone()));
+        }
+        for op in ops {
+            let (path, target) = match op {
+                Op::Put { path, entry, item, .. } => (path, Some(Target { entry, item })),
+                Op::Delete { path, .. } => (path, None),
+                Op::Rename { from, to, entry, item, .. } => {
+                    self.wanted.insert(from, None);
+                    (to, Some(Target { entry, item }))
+                }
+            };
+            self.stuck.remove(&path);
+            self.wanted.insert(path, target);
+        }
+        if begin.last {
+            if let Some(named) = self.naming.take() {
+                let unnamed = self.base.tree.keys().filter(|path| !named.contains(*path));
+                let unnamed: Vec<_> = unnamed.cloned().collect();
+                self.wanted.extend(unnamed.into_iter().map(|path| (path, None)));
+            }
+            self.received = self.received.max(begin.target_rev);
+        }
+        if self.naming.is_none() {
+            self.apply_wanted();
+            if begin.last && !self.caught_up {
+                self.caught_up();
+            }
+        }
+    }
+
+    /// Brings what is wanted into the workspace as far as it can be.
+    pub(super) fn apply_wanted(&mut self) {
+        self.fill_from_workspace();
+        let mut lacking = BTreeSet::new();
+        let mut full = false;
+        for _ in 0..3 {
+            // Folders, then files, then what goes, the deepest first.
+            let (mut folders, mut files, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+            for (path, target) in &self.wanted {
+                match target {
+                    Some(target) if target.entry.kind == Kind::Dir => folders.push(path.clone()),
+                    Some(_) => files.push(path.clone()),
+                    None => gone.push(path.clone()),
+                }
+            }
+            gone.reverse();
+            let before = self.wanted.len();
+            for path in folders.into_iter().chain(files).chain(gone) {
+                match self.bring(&path) {
+                    Applied::Done | Applied::Changed => {}
+                    Applied::Lacking if !self.no_room => {
+                        lacking.extend(self.wanted.get(&path).copied().flatten().map(|it| it.entry.hash));
+                    }
+                    Applied::Lacking | Applied::NoSpace => {
+                        full = true;
+                        let message = "the workspace's file system is full; it is tried again";
+                        self.problem(&path, "no_space", message);
+                    }
+                    Applied::Failed(code, message) => {
+                        self.problem(&path, code, &message);
+                        self.stuck.insert(path);
+                    }
+                }
+            }
+            if self.wanted.is_empty() || self.wanted.len() == before {
+                break;
+            }
+        }
+        self.retry_at = full.then(|| self.now + RETRY);
+        self.enter(if full { State::Full } else { State::Live });
+        let lacking: Vec<Hash> = lacking.into_iter().filter(|hash| !self.disk.is_staged(*hash)).collect();
+        for hashes in lacking.chunks(NEED_HASHES) {
+            self.say(FromAgent::Need { hashes: hashes.to_vec() });
+        }
+        self.show();
+    }
+
+    /// Stages what is wanted, came without its content, and lies somewhere in the workspace: what moved need not
+    /// travel. Before anything is applied, since that may take the source away.
+    fn fill_from_workspace(&mut self) {
+        let files = self.wanted.iter().filter_map(|(path, target)| Some((path, target.as_ref()?.entry)));
+        let lacking: HashSet<Hash> = files
+            .filter(|(path, entry)| {
+                let here = self.base.entry(path).is_some_and(|old| old.same_content(entry));
+                entry.kind == Kind::File && !here && !self.disk.is_staged(entry.hash)
+            })
+            .map(|(_, entry)| entry.hash)
+            .collect();
+        if lacking.is_empty() {
+            return;
+        }
+        let known = self.base.tree.iter().filter(|(_, known)| lacking.contains(&known.entry.hash));
+        let sources: BTreeMap<Hash, WorkspacePath> =
+            known.map(|(path, known)| (known.entry.hash, path.clone())).collect();
+        for (hash, path) in sources {
+            let mut bytes = Vec::new();
+            let read =
+                self.disk.read(&path, Kind::File).and_then(|mut content| content.read_to_end(&mut bytes));
+            if read.is_ok() && Hash::of(&bytes) == hash {
+                // Without room it is lacking, and asked for.
+                let _ = self.disk.stage(hash, &bytes);
+            }
+        }
+    }
+
+    /// Brings one wanted path.
+    fn bring(&mut self, path: &WorkspacePath) -> Applied {
+        let Some(target) = self.wanted.get(path).copied() else { return Applied::Done };
+        let wanted = target.map(|target| target.entry);
+        let known = self.base.tree.get(path);
+        let old = known.map(|known| known.entry);
+        let seen = self.disk.look(path, known);
+        let here = match &seen {
+            Seen::Nothing => None,
+            Seen::Entry(entry, _) => Some(*entry),
+            Seen::Hot => {
+                self.mark(path.clone(), self.now);
+                return Applied::Changed;
+            }
+            Seen::Problem(code, message) => return Applied::Failed(code, message.clone()),
+        };
+        match decide(wanted.as_ref(), old.as_ref(), here.as_ref()) {
+            Action::None | Action::Advance => {
+                self.agree(path, &seen);
+                Applied::Done
+            }
+            Action::Apply => {
+                let applied = self.disk.apply(path, here.as_ref(), wanted.as_ref());
+                match applied {
+                    Applied::Done => {
+                        if wanted.is_some_and(|entry| entry.kind == Kind::Dir) {
+                            self.disk.watch(Some(path));
+                            if here.is_none() {
+                                // What came into it before the watch.
+                                self.scan_folder(Some(path));
+                            }
+                        }
+                        let agreed = target.map(|Target { entry, item }| Agreed {
+                            entry,
+                            item,
+                            stamp: self.disk.stamp(path, &entry),
+                        });
+                        self.base.set(path, agreed);
+                        self.wanted.remove(path);
+                        self.cleared(path);
+                    }
+                    Applied::Changed => self.mark(path.clone(), self.now),
+                    _ => {}
+                }
+                applied
+            }
+            Action::Commit | Action::Contest => {
+                self.mark(path.clone(), self.now);
+                Applied::Changed
+            }
+        }
+    }
+
+    /// Database and pod hold the same there.
+    pub(super) fn agree(&mut self, path: &WorkspacePath, seen: &Seen) {
+        let known = self.base.tree.get(path);
+        let agreed = match seen {
+            Seen::Entry(entry, stamp) => {
+                let told = self.wanted.get(path).copied().flatten().and_then(|target| target.item);
+                let kept = known.filter(|known| known.entry.kind == entry.kind).and_then(|known| known.item);
+                Some(Agreed { entry: *entry, item: told.or(kept), stamp: Some(*stamp) })
+            }
+            _ => None,
+        };
+        if known != agreed.as_ref() {
+            self.base.set(path, agreed);
+        }
+        self.wanted.remove(path);
+        self.cleared(path);
+    }
+
+    /// Tells what the workspace shows, if everything received is in it.
+    pub(super) fn show(&mut self) {
+        let waiting = self.wanted.keys().any(|path| !self.stuck.contains(path));
+        if waiting || self.naming.is_some() {
+            return;
+        }
+        if self.wanted.is_empty() {
+            if self.received > self.base.rev {
+                self.base.rev = self.received;
+                self.base.unsaved = true;
+            }
+            self.disk.clear_stage();
+        }
+        self.visible = self.received;
+        self.say(FromAgent::Visible { rev: self.received });
+    }
+}
+
+/// Whether a file system has no room.
+fn is_full(why: &io::Error) -> bool {
+    matches!(why.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,150 @@
+//! Which paths are to be looked at, and when: marks of the watcher, sweeps, and what is ignored.
+
+use super::Engine;
+use crate::sync::disk::{Disk, Seen};
+use shared::ignore::{IGNORE_FILE, Ignore};
+use shared::link::sync::{Problem, State};
+use shared::path::WorkspacePath;
+use shared::tree::Kind;
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+/// How often everything is looked at by `stat`: writes through a memory map raise no event.
+const SWEEP: Duration = Duration::from_secs(60);
+/// The same where watches ran out.
+const POLL: Duration = Duration::from_secs(2);
+/// More changes than this at once are a burst, which is sent together.
+const BURST_ITEMS: usize = 16;
+/// A burst is over after this much silence, and at the latest after that much time.
+const BURST: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// Bytes of an ignore file that are read.
+const IGNORE_BYTES: u64 = 64 * 1024;
+
+impl<D: Disk> Engine<D> {
+    pub(super) fn burst_over(&self) -> Option<Instant> {
+        self.burst.map(|(first, last)| (last + BURST.0).min(first + BURST.1))
+    }
+
+    /// Takes the watcher's marks, and looks at everything if it is time for that.
+    pub(super) fn take_marks(&mut self) {
+        let now = self.now;
+        let taken = self.disk.take_marks(now);
+        if taken.all || now >= self.sweep_at {
+            self.rescan();
+        }
+        let some = !taken.paths.is_empty();
+        for path in taken.paths {
+            self.mark(path, now);
+        }
+        if some && self.dirty.len() > BURST_ITEMS {
+            let (first, _) = self.burst.unwrap_or((now, now));
+            self.burst = Some((first, now));
+        }
+    }
+
+    /// A path is to be looked at.
+    pub(super) fn mark(&mut self, path: WorkspacePath, due: Instant) {
+        let is_folder = self.disk.is_folder(&path);
+        let known = self.base.tree.contains_key(&path) || self.wanted.contains_key(&path);
+        if !known && self.ignore.is_ignored(&path, is_folder) {
+            return;
+        }
+        self.stuck.remove(&path);
+        if path.as_str() == IGNORE_FILE {
+            self.read_ignore();
+        }
+        // A new folder: what came into it before it was watched. One that went: all that was in it.
+        if is_folder {
+            self.disk.watch(Some(&path));
+            self.scan_folder(Some(&path));
+        } else if self.base.entry(&path).is_some_and(|entry| entry.kind == Kind::Dir) {
+            let below: Vec<_> = self.base.below(&path).cloned().collect();
+            self.dirty.extend(below.into_iter().map(|path| (path, due)));
+        }
+        self.dirty.insert(path, due);
+    }
+
+    fn read_ignore(&mut self) {
+        let lines = WorkspacePath::new(IGNORE_FILE).ok().and_then(|path| {
+            let mut lines = String::new();
+            let content = self.disk.read(&path, Kind::File).ok()?;
+            content.take(IGNORE_BYTES).read_to_string(&mut lines).ok()?;
+            Some(lines)
+        });
+        self.ignore = Ignore::new(&lines.unwrap_or_default());
+    }
+
+    /// Compares everything with the base by `stat`, and watches every folder.
+    pub(super) fn rescan(&mut self) {
+        let now = self.now;
+        let every = if self.disk.is_blind() { POLL } else { SWEEP };
+        self.sweep_at = now + every;
+        self.disk.reopen();
+        self.read_ignore();
+        self.refused.clear();
+        self.hot.clear();
+        self.problems.retain(|_, problem| problem.code == "no_space");
+        self.problems_told = false;
+        if self.disk.is_blind() {
+            let message = "file watches ran out on this machine: changes are found by polling";
+            let problem = Problem { path: String::new(), code: "polling".into(), message: message.into() };
+            self.problems.insert(String::new(), problem);
+        }
+        let changed = self.base.tree.iter().filter(|(path, known)| self.disk.may_differ(path, known));
+        let changed: Vec<_> = changed.map(|(path, _)| (path.clone(), now)).collect();
+        self.dirty.extend(changed);
+        self.disk.watch(None);
+        self.scan_folder(None);
+    }
+
+    /// Marks what is new below a folder, and watches its folders.
+    pub(super) fn scan_folder(&mut self, top: Option<&WorkspacePath>) {
+        let now = self.now;
+        let mut folders = vec![top.cloned()];
+        while let Some(folder) = folders.pop() {
+            for listed in self.disk.list(folder.as_ref()) {
+                let path = match listed.name.to_str() {
+                    Some(name) => match &folder {
+                        Some(folder) => folder.join(name),
+                        None => WorkspacePath::new(name),
+                    }
+                    .map_err(|why| (why.code(), why.to_string())),
+                    None => Err(("name_not_utf8", "the name is not UTF-8".to_owned())),
+                };
+                let path = match path {
+                    Ok(path) => path,
+                    Err((code, message)) => {
+                        let above = folder.as_ref().map_or("", |folder| folder.as_str());
+                        self.problem_at(format!("{above}/{:?}", listed.name), code, &message);
+                        continue;
+                    }
+                };
+                let known = self.base.tree.contains_key(&path);
+                if !known && self.ignore.is_ignored_itself(&path, listed.is_dir) {
+                    continue;
+                }
+                if listed.is_dir {
+                    self.disk.watch(Some(&path));
+                    folders.push(Some(path.clone()));
+                }
+                if !known {
+                    self.dirty.entry(path).or_insert(now);
+                }
+            }
+        }
+    }
+
+    /// A scan at the start that finds most files gone asks before it deletes them.
+    pub(super) fn hold_mass_delete(&mut self) {
+        let known = self.dirty.keys().filter(|path| self.base.tree.contains_key(*path));
+        let gone = known.filter(|path| self.disk.look(path, None) == Seen::Nothing);
+        let gone: BTreeSet<_> = gone.cloned().collect();
+        if gone.len() < 10 || gone.len() * 2 < self.base.tree.len() {
+            return;
+        }
+        let topmost = gone.iter().filter(|path| path.parent().is_none_or(|parent| !gone.contains(&parent)));
+        self.held = Some((gone.len() as u64, topmost.take(100).cloned().collect()));
+        self.state = State::Held;
+    }
+}

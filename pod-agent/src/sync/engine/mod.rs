@@ -1,0 +1,339 @@
+//! The engine: takes marks, messages and questions in turn, and computes from database, base and pod what is to be
+//! done. No I/O of its own: files are behind [`Disk`], time is passed in, and what it says waits in its outbox.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`looking`] | which paths are to be looked at, and when |
+//! | [`bringing`] | from the database to the pod |
+//! | [`sending`] | from the pod to the database |
+//! | [`telling`] | problems, states, and answers to who waits |
+
+mod bringing;
+mod looking;
+mod sending;
+mod telling;
+
+use super::base::Base;
+use super::disk::Disk;
+use sending::Flight;
+use shared::id::{ItemId, LinkEpoch, Revision, VolumeId};
+use shared::ignore::Ignore;
+use shared::limits::SyncLimits;
+use shared::link::sync::{Begin, End, FromAgent, FromControlPlane, Hello, Problem, State};
+use shared::path::WorkspacePath;
+use shared::tree::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::{Duration, Instant};
+
+/// The base is written this long after a change.
+const SAVE_AFTER: Duration = Duration::from_secs(2);
+/// How often a full file system is tried again, and a refused batch sent again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A batch from the control plane, put together.
+#[derive(Debug)]
+pub struct Whole {
+    /// Its head.
+    pub begin: Begin,
+    /// The encoded batch.
+    pub data: Vec<u8>,
+    /// Its end.
+    pub end: End,
+}
+
+/// What the database holds at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Target {
+    entry: Entry,
+    item: Option<ItemId>,
+}
+
+/// A link's sync stream.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    epoch: LinkEpoch,
+    limits: SyncLimits,
+}
+
+/// Who waits until all is committed.
+#[derive(Clone, Copy, Debug)]
+enum Asker {
+    Here(u64),
+    ControlPlane(u64),
+}
+
+/// The agent's side of file sync, over one disk.
+#[derive(Debug)]
+pub struct Engine<D> {
+    disk: D,
+    volume: VolumeId,
+    base: Base,
+    ignore: Ignore,
+    link: Option<Link>,
+    /// What is to be said over the link.
+    outbox: Vec<FromAgent>,
+    /// The step's time.
+    now: Instant,
+    /// Whether this link has told everything that the base lacked.
+    caught_up: bool,
+    flight: Option<Flight>,
+    /// Paths whose looks are due, or will be.
+    dirty: BTreeMap<WorkspacePath, Instant>,
+    /// Paths seen gone, told after what is new: it may be what was there.
+    gone: BTreeSet<WorkspacePath>,
+    /// What the database holds, where that isn't in the workspace yet.
+    wanted: BTreeMap<WorkspacePath, Option<Target>>,
+    /// Wanted ones that can't be had until the pod changes.
+    stuck: HashSet<WorkspacePath>,
+    /// What the control plane names while it tells the whole tree.
+    naming: Option<HashSet<WorkspacePath>>,
+    /// The revision reached when nothing is wanted any more.
+    received: Revision,
+    /// What the workspace shows.
+    visible: Revision,
+    /// The last revision that a commit was answered with.
+    committed: Revision,
+    /// Refused by the control plane; not sent again until it is another.
+    refused: BTreeMap<WorkspacePath, Option<Entry>>,
+    hot: BTreeMap<WorkspacePath, Duration>,
+    problems: BTreeMap<String, Problem>,
+    problems_told: bool,
+    state: State,
+    /// Paths gone at the start, so many that deleting them waits for a decision.
+    held: Option<(u64, Vec<WorkspacePath>)>,
+    askers: Vec<Asker>,
+    /// Questions from here whose time has come.
+    settled: Vec<u64>,
+    /// A burst's first and last change.
+    burst: Option<(Instant, Instant)>,
+    sweep_at: Instant,
+    save_at: Option<Instant>,
+    retry_at: Option<Instant>,
+    /// Contents that came had no room, and are asked for again only when the file system is tried again.
+    no_room: bool,
+}
+
+impl<D: Disk> Engine<D> {
+    /// Over a disk whose volume is `volume`; compares it with its base.
+    pub fn start(disk: D, volume: VolumeId, now: Instant) -> Self {
+        let base = Base::load(disk.load_base(), volume);
+        let mut engine = Self {
+            disk,
+            volume,
+            ignore: Ignore::default(),
+            link: None,
+            outbox: Vec::new(),
+            now,
+            caught_up: false,
+            flight: None,
+            dirty: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            wanted: BTreeMap::new(),
+            stuck: HashSet::new(),
+            naming: None,
+            received: base.rev,
+            visible: Revision::ZERO,
+            committed: base.rev,
+            base,
+            refused: BTreeMap::new(),
+            hot: BTreeMap::new(),
+            problems: BTreeMap::new(),
+            problems_told: true,
+            state: State::CatchingUp,
+            held: None,
+            askers: Vec::new(),
+            settled: Vec::new(),
+            burst: None,
+            sweep_at: now,
+            save_at: None,
+            retry_at: None,
+            no_room: false,
+        };
+        engine.rescan();
+        engine.hold_mass_delete();
+        engine
+    }
+
+    /// When the next [`Engine::tick`] is due, if nothing is heard before.
+    pub fn next(&self) -> Instant {
+        [self.disk.next_mark(), self.next_push(), self.save_at, self.retry_at]
+            .into_iter()
+            .flatten()
+            .fold(self.sweep_at, Instant::min)
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Instant) {
+        self.now = now;
+        self.take_marks();
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            if std::mem::take(&mut self.no_room) {
+                // The control plane sends contents once; over a new stream it sends again what the base lacks.
+                self.unlinked();
+            } else {
+                self.apply_wanted();
+            }
+        }
+        if self.burst_over().is_none_or(|over| over <= now) {
+            self.burst = None;
+            self.push();
+        }
+        self.answer();
+        self.tell();
+        match self.save_at {
+            Some(at) if at <= now => self.save(now),
+            None if self.base.unsaved => self.save_at = Some(now + SAVE_AFTER),
+            _ => {}
+        }
+    }
+
+    /// Writes the base, if it changed.
+    pub fn save(&mut self, now: Instant) {
+        self.save_at = None;
+        if !self.base.unsaved {
+            return;
+        }
+        match self.disk.store_base(&|to| self.base.write(to)) {
+            Ok(()) => self.base.unsaved = false,
+            Err(why) => {
+                tracing::warn!(%why, "the base could not be written");
+                self.save_at = Some(now + 5 * SAVE_AFTER);
+            }
+        }
+    }
+
+    /// A link is up. Answers what its sync stream begins with.
+    pub fn link_up(&mut self, epoch: LinkEpoch, limits: SyncLimits, now: Instant) -> Hello {
+        self.now = now;
+        self.unlinked();
+        self.link = Some(Link { epoch, limits });
+        self.problems_told = false;
+        Hello { epoch, base_rev: self.base.rev, base_digest: self.base.digest(), volume: self.volume }
+    }
+
+    /// The link of this epoch is down.
+    pub fn link_down(&mut self, epoch: LinkEpoch, now: Instant) {
+        self.now = now;
+        if self.is_linked(epoch) {
+            self.unlinked();
+        }
+    }
+
+    /// Whether the link of this epoch is in use. The engine lets go of one to have it begun anew.
+    pub fn is_linked(&self, epoch: LinkEpoch) -> bool {
+        self.link.is_some_and(|link| link.epoch == epoch)
+    }
+
+    /// Takes a word of the control plane that is no batch.
+    pub fn hear(&mut self, epoch: LinkEpoch, said: FromControlPlane, now: Instant) {
+        self.now = now;
+        if self.is_linked(epoch) {
+            self.said(said);
+        }
+    }
+
+    /// Takes a batch of the control plane.
+    pub fn hear_batch(&mut self, epoch: LinkEpoch, whole: &Whole, now: Instant) {
+        self.now = now;
+        if self.is_linked(epoch) {
+            self.take_batch(whole);
+        }
+    }
+
+    /// Asks to be told by [`Engine::take_settled`] when everything written before now is committed. Answers whether
+    /// it will be: without a link nothing gets committed.
+    pub fn settle(&mut self, token: u64, now: Instant) -> bool {
+        self.now = now;
+        if self.link.is_some() {
+            self.rescan();
+            self.askers.push(Asker::Here(token));
+        }
+        self.link.is_some()
+    }
+
+    /// The questions of [`Engine::settle`] whose time has come since this was last asked.
+    pub fn take_settled(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// Whether a question of [`Engine::settle`] is still waiting; a link that goes takes them with it.
+    pub fn is_asked(&self, token: u64) -> bool {
+        self.askers.iter().any(|asker| matches!(asker, Asker::Here(asked) if *asked == token))
+    }
+
+    /// What is to be said over the link, in order.
+    pub fn take_outbox(&mut self) -> Vec<FromAgent> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// The revision that the workspace shows.
+    pub fn visible(&self) -> Revision {
+        self.visible
+    }
+
+    fn say(&mut self, message: FromAgent) {
+        if self.link.is_some() {
+            self.outbox.push(message);
+        }
+    }
+
+    fn unlinked(&mut self) {
+        self.link = None;
+        self.outbox.clear();
+        self.caught_up = false;
+        self.naming = None;
+        self.retry_at = None;
+        self.askers.clear();
+        if let Some(flight) = self.flight.take() {
+            // Perhaps committed, perhaps not: looked at again, and told again with what the base holds.
+            let now = self.now;
+            self.dirty.extend(flight.into_paths().map(|path| (path, now)));
+        }
+        // Whatever is wanted is told again: the base's revision is still before it.
+        self.wanted.clear();
+        self.stuck.clear();
+        self.received = self.base.rev;
+    }
+
+    fn said(&mut self, said: FromControlPlane) {
+        match said {
+            FromControlPlane::Welcome { rev, full } => {
+                if !full && rev <= self.base.rev {
+                    self.caught_up();
+                }
+                if let Some((items, paths)) = self.held.clone() {
+                    self.say(FromAgent::MassDelete { items, paths });
+                }
+                self.say(FromAgent::State(self.state));
+            }
+            FromControlPlane::Committed(committed) => self.committed(committed),
+            FromControlPlane::Refused { batch, failure, retry } => self.batch_refused(batch, failure, retry),
+            FromControlPlane::Settle { token } => {
+                self.rescan();
+                self.askers.push(Asker::ControlPlane(token));
+            }
+            FromControlPlane::MassDeleteDecision { delete } => {
+                if self.held.take().is_none() {
+                    return;
+                }
+                if delete {
+                    self.rescan();
+                    self.enter(State::Live);
+                } else {
+                    // Without a base all that the database holds comes back, over a new stream.
+                    self.base.clear();
+                    self.gone.clear();
+                    self.state = State::CatchingUp;
+                    self.unlinked();
+                }
+            }
+            FromControlPlane::Batch(_) => {}
+        }
+    }
+
+    fn caught_up(&mut self) {
+        self.caught_up = true;
+        self.show();
+    }
+}

@@ -1,0 +1,140 @@
+//! A real folder, with inotify: the [`Disk`] of every agent.
+
+use super::SyncSettings;
+use super::apply::{self, Stage};
+use super::disk::{Agreed, Applied, Disk, Listed, Seen, Stamp, Taken};
+use super::root::Root;
+use super::scan;
+use super::watch::Watch;
+use rustix::fs::{Dir, FileType};
+use shared::path::WorkspacePath;
+use shared::tree::{Entry, Hash, Kind};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// A workspace's folder and the agent's own beside it, on one mount.
+pub(super) struct LocalDisk {
+    workspace: PathBuf,
+    base: PathBuf,
+    root: Root,
+    stage: Stage,
+    watch: Watch,
+}
+
+impl LocalDisk {
+    /// Opens both. `wake` is called when marks were set after all were taken.
+    pub(super) fn open(settings: &SyncSettings, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
+        Ok(Self {
+            workspace: settings.workspace.clone(),
+            base: settings.state.join("base"),
+            root: Root::open(&settings.workspace)?,
+            stage: Stage::open(&settings.state)?,
+            watch: Watch::new(wake),
+        })
+    }
+}
+
+impl Disk for LocalDisk {
+    fn reopen(&mut self) {
+        if let Ok(root) = Root::open(&self.workspace) {
+            self.root = root;
+        }
+    }
+
+    fn look(&self, path: &WorkspacePath, known: Option<&Agreed>) -> Seen {
+        scan::look(&self.root, path, known)
+    }
+
+    fn may_differ(&self, path: &WorkspacePath, known: &Agreed) -> bool {
+        scan::may_differ(&self.root, path, known)
+    }
+
+    fn stamp(&self, path: &WorkspacePath, entry: &Entry) -> Option<Stamp> {
+        scan::stamp(&self.root, path, entry)
+    }
+
+    fn is_folder(&self, path: &WorkspacePath) -> bool {
+        self.root.folder(Some(path)).is_ok()
+    }
+
+    fn list(&self, folder: Option<&WorkspacePath>) -> Vec<Listed> {
+        let Ok(fd) = self.root.folder(folder) else { return Vec::new() };
+        let Ok(entries) = Dir::read_from(&fd) else { return Vec::new() };
+        let mut listed = Vec::new();
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            let is_dir = match entry.file_type() {
+                FileType::Unknown => scan::is_dir(&fd, entry.file_name()),
+                kind => kind == FileType::Directory,
+            };
+            listed.push(Listed { name: OsStr::from_bytes(name).to_owned(), is_dir });
+        }
+        listed
+    }
+
+    fn read(&self, path: &WorkspacePath, kind: Kind) -> io::Result<Box<dyn Read + '_>> {
+        scan::content(&self.root, path, kind)
+    }
+
+    fn stage(&mut self, hash: Hash, bytes: &[u8]) -> io::Result<()> {
+        self.stage.put(hash, bytes)
+    }
+
+    fn is_staged(&self, hash: Hash) -> bool {
+        self.stage.has(hash)
+    }
+
+    fn clear_stage(&mut self) {
+        self.stage.clear();
+    }
+
+    fn apply(&mut self, path: &WorkspacePath, expected: Option<&Entry>, wanted: Option<&Entry>) -> Applied {
+        apply::apply(&self.root, &mut self.stage, path, expected, wanted)
+    }
+
+    fn load_base(&self) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(&self.base) {
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    fn store_base(&mut self, write: &dyn Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+        // The contents first: else a crash leaves empty files that look like a user's edits.
+        rustix::fs::syncfs(self.root.fd())?;
+        let fresh = self.base.with_extension("new");
+        let mut file = BufWriter::new(File::create(&fresh)?);
+        write(&mut file)?;
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()?;
+        fs::rename(&fresh, &self.base)
+    }
+
+    fn watch(&mut self, folder: Option<&WorkspacePath>) {
+        self.watch.add(&self.root.watched(folder));
+    }
+
+    fn is_blind(&self) -> bool {
+        self.watch.is_blind()
+    }
+
+    fn next_mark(&self) -> Option<Instant> {
+        self.watch.next()
+    }
+
+    fn is_unmarked(&self) -> bool {
+        self.watch.is_idle()
+    }
+
+    fn take_marks(&mut self, now: Instant) -> Taken {
+        let (paths, all) = self.watch.take(now);
+        let paths = paths.iter().filter_map(|path: &PathBuf| self.root.relative(Path::new(path))).collect();
+        Taken { paths, all }
+    }
+}
