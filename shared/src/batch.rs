@@ -11,8 +11,10 @@ use crate::id::ItemId;
 use crate::limits::{PATH_BYTES, SyncLimits};
 use crate::path::WorkspacePath;
 use crate::tree::{Entry, Hash, Kind};
+use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,6 +24,8 @@ const MANIFEST: &str = "manifest";
 const CONTENT_PREFIX: &str = "b/";
 /// Bytes of manifest for each item allowed, beside a path: ids, hashes, numbers and their names.
 const MANIFEST_BYTES_PER_ITEM: u64 = 512;
+/// How deep a manifest nests; lists of operations are flat, and deeper ones would only use up the stack.
+const MANIFEST_DEPTH: usize = 32;
 /// Log2 of the largest window that a batch may make the other side allocate.
 const WINDOW_LOG: u32 = 23;
 /// An encoder makes a batch at least this fraction of what it unpacks to; well below any limit on expansion.
@@ -246,7 +250,8 @@ pub fn decode(
     let measured = Arc::new(Mutex::new(Measured::new(io::sink())));
     let capped = Capped { inner: decompressor, left: claims.bytes, measured: Arc::clone(&measured) };
     let mut archive = tar::Archive::new(capped);
-    let mut entries = archive.entries()?;
+    // Raw: a header that only describes the next one is an entry like any other, so none can change a name or size.
+    let mut entries = archive.entries()?.raw(true);
 
     let mut first = entries.next().ok_or_else(|| BatchError::Manifest("it is missing".into()))??;
     if name(&first)? != MANIFEST || first.size() > manifest_limit {
@@ -254,8 +259,8 @@ pub fn decode(
     }
     let mut manifest = Vec::new();
     first.read_to_end(&mut manifest)?;
-    let ops: Vec<Op> = rmp_serde::from_slice(&manifest).map_err(|e| BatchError::Manifest(e.to_string()))?;
-    check(&ops, claims.items, limits)?;
+    let ops = read_ops(&manifest, claims.items)?;
+    check(&ops, limits)?;
 
     let mut due = ops.iter().filter_map(Op::entry).filter(|e| e.kind != Kind::Dir);
     let mut seen = HashSet::new();
@@ -299,10 +304,60 @@ fn name<R: Read>(entry: &tar::Entry<'_, R>) -> Result<String, BatchError> {
     if regular { Ok(name) } else { Err(BatchError::ForeignEntry) }
 }
 
-fn check(ops: &[Op], claimed: u64, limits: &SyncLimits) -> Result<(), BatchError> {
+/// Reads the operations, and stops at the first beyond what was claimed: a short manifest can name millions.
+fn read_ops(manifest: &[u8], claimed: u64) -> Result<Vec<Op>, BatchError> {
+    let mut reader = rmp_serde::Deserializer::new(manifest);
+    reader.set_max_depth(MANIFEST_DEPTH);
+    let mut too_many = false;
+    let ops = Ops { claimed, too_many: &mut too_many }.deserialize(&mut reader);
+    if too_many {
+        return Err(BatchError::Inconsistent("its number of operations"));
+    }
+    let ops = ops.map_err(|e| BatchError::Manifest(e.to_string()))?;
     if ops.len() as u64 != claimed {
         return Err(BatchError::Inconsistent("its number of operations"));
     }
+    if !reader.get_ref().is_empty() {
+        return Err(BatchError::Manifest("something follows its operations".into()));
+    }
+    Ok(ops)
+}
+
+/// A list of operations that is read no further than claimed.
+struct Ops<'a> {
+    claimed: u64,
+    too_many: &'a mut bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Ops<'_> {
+    type Value = Vec<Op>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Ops<'_> {
+    type Value = Vec<Op>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of operations")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut ops = Vec::new();
+        while let Some(op) = seq.next_element()? {
+            if ops.len() as u64 == self.claimed {
+                *self.too_many = true;
+                return Err(serde::de::Error::custom("more operations than claimed"));
+            }
+            ops.push(op);
+        }
+        Ok(ops)
+    }
+}
+
+fn check(ops: &[Op], limits: &SyncLimits) -> Result<(), BatchError> {
     let mut paths = HashSet::with_capacity(ops.len());
     for op in ops {
         if !paths.insert(op.path()) {
