@@ -9,6 +9,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// Bytes of the length before each message.
 pub const LENGTH_BYTES: usize = 4;
 
+/// How deep a message nests. None of ours comes near; without a bound, a message of nothing but brackets would use up
+/// the stack of whoever reads it.
+const MESSAGE_DEPTH: usize = 32;
+
 /// Why no message could be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -70,7 +74,9 @@ pub async fn read<R: AsyncRead + Unpin, M: DeserializeOwned>(
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
-    Ok(Some(rmp_serde::from_slice(&body)?))
+    let mut reader = rmp_serde::Deserializer::from_read_ref(&body);
+    reader.set_max_depth(MESSAGE_DEPTH);
+    Ok(Some(M::deserialize(&mut reader)?))
 }
 
 /// Reads one message where the end of the stream is an error.
