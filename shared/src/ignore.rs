@@ -11,15 +11,20 @@ pub const IGNORE_FILE: &str = ".berthignore";
 pub const DEFAULTS: &[&str] =
     &["node_modules", ".venv", "__pycache__", "target", ".cache", "*.sw?", "4913", ".#*", "*~", ".git"];
 
+/// Lines of a `.berthignore` that count. Each takes some kilobytes when it is compiled, and the agent has little.
+pub const IGNORE_LINES: usize = 1_000;
+
 /// Decides what is left out.
 #[derive(Clone, Debug)]
 pub struct Ignore(Gitignore);
 
 impl Ignore {
-    /// The defaults and then the lines of a `.berthignore`. A line that cannot be understood is left out.
+    /// The defaults and then the lines of a `.berthignore`. A line that cannot be understood is left out, and so are
+    /// those beyond [`IGNORE_LINES`], comments and empty ones aside.
     pub fn new(lines: &str) -> Self {
         let mut builder = GitignoreBuilder::new("");
-        for line in DEFAULTS.iter().copied().chain(lines.lines()) {
+        let rules = lines.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+        for line in DEFAULTS.iter().copied().chain(rules.take(IGNORE_LINES)) {
             // An error means a pattern that names nothing.
             let _ = builder.add_line(None, line);
         }
@@ -28,7 +33,9 @@ impl Ignore {
 
     /// Whether a path is left out, by itself or with a folder above it.
     pub fn is_ignored(&self, path: &WorkspacePath, is_dir: bool) -> bool {
-        self.0.matched_path_or_any_parents(path.as_str(), is_dir).is_ignore()
+        // Folder by folder, as a scan goes, so that both always agree.
+        path.ancestors().any(|folder| self.is_ignored_itself(&folder, true))
+            || self.is_ignored_itself(path, is_dir)
     }
 
     /// Whether a path is left out, if no folder above it is.
