@@ -1,4 +1,5 @@
 //! Batches made to do harm, one by one: each is refused, and by its own name.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use shared::batch::{self, BatchError, Claims, Op};
 use shared::limits::SyncLimits;
