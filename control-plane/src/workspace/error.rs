@@ -114,7 +114,7 @@ impl Error {
             Self::WorkspaceFull { .. } => "workspace_full",
             Self::TooManyItems { .. } => "too_many_items",
             Self::BatchTooLarge { .. } => "batch_too_large",
-            Self::ContentMissing(_) => "content_missing",
+            Self::ContentMissing(_) => shared::link::sync::CONTENT_MISSING,
             Self::Superseded { .. } => "superseded",
             Self::NoSuchRevision(_) => "no_such_revision",
             Self::NoSuchVersion(_) => "no_such_version",

@@ -68,8 +68,9 @@ impl<'a> Resolver<'a> {
 
     /// Each operation's answer, in their order, and the contents that merging made.
     ///
-    /// Whatever the order they came in: deletes make room first, the deepest first; then renames; then folders
-    /// whose contents a rename took away; then what is new or changed, folders before what they hold.
+    /// Whatever the order they came in: deletes make room first, the deepest first; then new folders; then renames;
+    /// then deletes of folders whose contents a rename took away; then what else is new or changed, folders before
+    /// what they hold.
     pub(super) fn resolve(mut self, ops: &[PodOp]) -> (Vec<OpResult>, Vec<Bytes>) {
         let mut results: Vec<Option<OpResult>> = vec![None; ops.len()];
         let mut order: Vec<usize> = (0..ops.len()).collect();
@@ -78,6 +79,16 @@ impl<'a> Resolver<'a> {
         for index in order.iter().rev() {
             if let PodOp::Delete { path, pre } = &ops[*index] {
                 results[*index] = self.delete(path, pre.as_ref());
+            }
+        }
+        // With the modes that the pod gave them, before renames into them make them by the way.
+        for index in &order {
+            if let PodOp::Put { path, entry, pre } = &ops[*index]
+                && entry.kind == Kind::Dir
+                && self.draft.get(path).is_none()
+            {
+                results[*index] =
+                    Some(self.bounded(entry, path, |this| Ok(this.put(path, *entry, pre.as_ref()))));
             }
         }
         for (index, op) in ops.iter().enumerate() {
@@ -92,7 +103,7 @@ impl<'a> Resolver<'a> {
             }
         }
         for index in &order {
-            if let PodOp::Put { path, entry, pre } = &ops[*index] {
+            if let (PodOp::Put { path, entry, pre }, None) = (&ops[*index], &results[*index]) {
                 results[*index] =
                     Some(self.bounded(entry, path, |this| Ok(this.put(path, *entry, pre.as_ref()))));
             }

@@ -10,7 +10,7 @@ use sea_orm::ConnectionTrait;
 use shared::id::SessionId;
 use shared::limits::SyncLimits;
 use shared::path::WorkspacePath;
-use shared::tree::{Hash, Kind};
+use shared::tree::{Hash, Item, Kind};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -138,6 +138,11 @@ impl Fixture {
     }
 
     /// The paths, folders with a slash at their end.
+    pub(crate) async fn item(&self, at: &str) -> Item {
+        let items = self.snapshot().await.items;
+        items.into_iter().find(|(here, _)| *here == path(at)).unwrap().1
+    }
+
     pub(crate) async fn paths(&self) -> Vec<String> {
         let slash = |kind| if kind == Kind::Dir { "/" } else { "" };
         let items = self.snapshot().await.items;

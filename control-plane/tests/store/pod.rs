@@ -302,6 +302,21 @@ on_each_database!(a_folder_renamed_in_the_pod_takes_its_contents_along, |it| {
     it.assert_totals().await;
 });
 
+on_each_database!(a_folder_moved_file_by_file_keeps_its_files_ids_and_its_mode, |it| {
+    it.save("old/a", "base").await;
+    let id = it.item("old/a").await.id;
+    let done = Pod::linked(&it)
+        .await
+        .rename("old/a", "new/a", "base", file("base"))
+        .entry("new", Entry::dir(0o700), None)
+        .delete("old", Entry::dir(0o755))
+        .send()
+        .await;
+    assert!(done.results.iter().all(is_applied), "{:?}", done.results);
+    assert_eq!(it.paths().await, ["new/", "new/a"]);
+    assert_eq!((it.item("new/a").await.id, it.item("new").await.entry.mode), (id, 0o700));
+});
+
 on_each_database!(an_edit_in_the_pod_of_what_was_renamed_here_lands_at_the_new_path, |it| {
     it.save("dir/f", "base").await;
     it.batch(vec![rename("dir", "moved")]).await.unwrap();

@@ -6,9 +6,10 @@ use shared::id::{BatchId, ItemId, LinkEpoch, Revision, SessionId, VolumeId};
 use shared::limits::SyncLimits;
 use shared::link::hello::Accepted;
 use shared::link::sync::{
-    Batch, Begin, CHUNK_BYTES, Committed, End, FromAgent, FromControlPlane, Hello, OpResult, Problem,
+    Batch, Begin, CHUNK_BYTES, CONTENT_MISSING, Committed, End, FromAgent, FromControlPlane, Hello, OpResult,
+    Problem,
 };
-use shared::link::{Open, frame};
+use shared::link::{Failure, Open, frame};
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, Kind};
 use std::collections::{BTreeMap, HashMap};
@@ -68,6 +69,10 @@ struct Database {
     problems: Vec<Problem>,
     /// Bytes of contents that came.
     received: usize,
+    /// From where to where files were moved.
+    renamed: Vec<(String, String)>,
+    /// Contents that the agent asked for.
+    needed: Vec<Hash>,
     visible: u64,
     settled: u64,
     held: u64,
@@ -98,8 +103,18 @@ impl Database {
         let mut results = Vec::new();
         for op in ops {
             let at = op.path().clone();
+            if let Some(hash) = op.content().filter(|hash| !self.contents.contains_key(hash)) {
+                let failure = Failure::new(CONTENT_MISSING, hash.to_string());
+                results.push(OpResult::Refused(failure));
+                continue;
+            }
             let (new, pre) = match op {
-                Op::Put { entry, pre, .. } | Op::Rename { entry, pre, .. } => (Some(entry), pre),
+                Op::Put { entry, pre, .. } => (Some(entry), pre),
+                Op::Rename { from, entry, pre, .. } => {
+                    assert_eq!(self.tree.remove(&from), pre);
+                    self.renamed.push((from.to_string(), at.to_string()));
+                    (Some(entry), None)
+                }
                 Op::Delete { pre, .. } => (None, pre),
             };
             let here = self.tree.get(&at).copied();
@@ -164,12 +179,16 @@ impl Link {
     }
 
     async fn push(&mut self, database: &Database, ops: Vec<Op>, full: bool) {
-        let encoded =
-            batch::encode(&ops, |hash| Ok(database.contents.get(&hash).map(|bytes| &bytes[..]))).unwrap();
+        self.push_with(&database.contents, database.rev, ops, full).await;
+    }
+
+    /// Sends a batch with those of its contents that are given.
+    async fn push_with(&mut self, contents: &HashMap<Hash, Vec<u8>>, rev: u64, ops: Vec<Op>, full: bool) {
+        let encoded = batch::encode(&ops, |hash| Ok(contents.get(&hash).map(|bytes| &bytes[..]))).unwrap();
         let begin = Begin {
             batch: BatchId::random(),
             base_rev: Revision::ZERO,
-            target_rev: Revision(database.rev),
+            target_rev: Revision(rev),
             items: encoded.items,
             bytes: encoded.bytes,
             full,
@@ -211,6 +230,10 @@ impl Link {
             }
             FromAgent::Visible { rev } => {
                 database.visible = rev.0;
+                None
+            }
+            FromAgent::Need { hashes } => {
+                database.needed.extend(hashes);
                 None
             }
             FromAgent::Problems { problems, .. } => {
@@ -434,4 +457,76 @@ async fn what_cannot_be_in_step_is_listed_and_stays() {
     link.push(&database, vec![op], false).await;
     link.until(&mut database, "the revision", |d| d.visible >= rev).await;
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_moves_in_the_pod_is_renamed_file_by_file_and_no_content_travels() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    // More than one batch holds, so that what is gone must wait for what is new.
+    for n in 0..2_500 {
+        folder.write(&format!("old/f{n}"), &format!("{n} {}", "x".repeat(100)));
+    }
+    link.until(&mut database, "all files", |d| d.tree.len() == 2_501).await;
+    let before = database.received;
+    std::fs::rename(folder.app("old"), folder.app("new")).unwrap();
+    link.until(&mut database, "the move", |d| d.tree.len() == 2_501 && !d.tree.contains_key(&path("old")))
+        .await;
+    assert_eq!((database.renamed.len(), database.received - before), (2_500, 0));
+    assert!(database.renamed.contains(&("old/f7".to_owned(), "new/f7".to_owned())));
+
+    // Another file that only has the number of one that went is no move.
+    database.renamed.clear();
+    std::fs::remove_file(folder.app("new/f7")).unwrap();
+    folder.write("new/another", "other");
+    link.until(&mut database, "another", |d| d.text("new/another").is_some() && d.text("new/f7").is_none())
+        .await;
+    assert_eq!(database.renamed, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_database_has_is_not_sent_again_unless_it_turns_out_to_lack_it() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    let text = "y".repeat(100_000);
+    folder.write("a", &text);
+    link.until(&mut database, "the file", |d| d.text("a").is_some()).await;
+    let before = database.received;
+    folder.write("copy", &text);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.app("a"), mode).unwrap();
+    let executable = |d: &Database| d.tree.get(&path("a")).is_some_and(|entry| entry.mode == 0o755);
+    link.until(&mut database, "both", |d| d.text("copy").is_some() && executable(d)).await;
+    assert_eq!(database.received, before);
+
+    database.contents.clear();
+    folder.write("second", &text);
+    link.until(&mut database, "the content again", |d| d.text("second").as_ref() == Some(&text)).await;
+    assert_eq!(database.received, before + text.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_moved_in_the_database_is_taken_from_where_the_pod_has_it() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    folder.write("from/a", "here already");
+    link.until(&mut database, "the file", |d| d.text("from/a").is_some()).await;
+    let mut ops = vec![database.delete("from/a"), database.delete("from")];
+    ops.push(database.save("to/a", "here already"));
+    ops.push(database.save("to/b", "not here"));
+    let rev = database.rev;
+    link.push_with(&HashMap::new(), rev, ops, false).await;
+    link.until(&mut database, "a question for the rest", |d| !d.needed.is_empty()).await;
+    assert_eq!(database.needed, [Hash::of(b"not here")]);
+    assert_eq!(folder.read("to/a").as_deref(), Some("here already"));
+    let op = database.save("to/b", "not here");
+    link.push(&database, vec![op], false).await;
+    link.until(&mut database, "the revision", |d| d.visible > rev).await;
+    assert_eq!(folder.read("to/b").as_deref(), Some("not here"));
 }

@@ -21,6 +21,10 @@ use serde::{Deserialize, Serialize};
 /// Bytes of an encoded batch up to which it goes in one message; also the size of a chunk.
 pub const CHUNK_BYTES: usize = 64 * 1024;
 
+/// The code of a refused operation whose content came neither with the batch nor is in the database: it is sent again
+/// with its content.
+pub const CONTENT_MISSING: &str = "content_missing";
+
 /// What the agent's base holds when its sync stream opens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {

@@ -83,6 +83,7 @@ impl<D: Disk> Engine<D> {
         self.disk.reopen();
         self.read_ignore();
         self.refused.clear();
+        self.unknown.clear();
         self.hot.clear();
         self.problems.retain(|_, problem| problem.code == "no_space");
         self.problems_told = false;

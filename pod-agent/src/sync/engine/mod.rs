@@ -21,7 +21,7 @@ use shared::ignore::Ignore;
 use shared::limits::SyncLimits;
 use shared::link::sync::{Begin, End, FromAgent, FromControlPlane, Hello, Problem, State};
 use shared::path::WorkspacePath;
-use shared::tree::Entry;
+use shared::tree::{Entry, Hash};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
@@ -95,6 +95,8 @@ pub struct Engine<D> {
     committed: Revision,
     /// Refused by the control plane; not sent again until it is another.
     refused: BTreeMap<WorkspacePath, Option<Entry>>,
+    /// Contents that the database turned out not to have, though the base does.
+    unknown: HashSet<Hash>,
     hot: BTreeMap<WorkspacePath, Duration>,
     problems: BTreeMap<String, Problem>,
     problems_told: bool,
@@ -136,6 +138,7 @@ impl<D: Disk> Engine<D> {
             committed: base.rev,
             base,
             refused: BTreeMap::new(),
+            unknown: HashSet::new(),
             hot: BTreeMap::new(),
             problems: BTreeMap::new(),
             problems_told: true,

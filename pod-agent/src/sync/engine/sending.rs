@@ -5,12 +5,12 @@ use crate::sync::disk::{Agreed, Disk, Seen, Stamp};
 use shared::batch::{self, BatchError, Op};
 use shared::id::{BatchId, Revision};
 use shared::link::Failure;
-use shared::link::sync::{Batch, Begin, CHUNK_BYTES, Committed, End, FromAgent, OpResult};
+use shared::link::sync::{Batch, Begin, CHUNK_BYTES, CONTENT_MISSING, Committed, End, FromAgent, OpResult};
 use shared::path::WorkspacePath;
 use shared::plan::{Action, decide};
 use shared::tree::{Entry, Hash, Kind};
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// First and longest pause before a file that changed while it was read is read again.
@@ -21,6 +21,8 @@ const WARM: Duration = Duration::from_millis(20);
 const BATCH_BYTES: u64 = 8 << 20;
 /// Items that one batch gathers.
 const BATCH_ITEMS: u64 = 1_000;
+/// Bytes of contents from which it is worth going through the base for those that need not travel.
+const WORTH_A_SEARCH: u64 = 64 * 1024;
 
 /// One change of a batch.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ struct Sent {
     path: WorkspacePath,
     /// What is there now.
     new: Option<(Entry, Stamp)>,
+    /// Where it was before, if it moved.
+    from: Option<WorkspacePath>,
 }
 
 /// A batch that is sent and not answered.
@@ -40,7 +44,7 @@ pub(super) struct Flight {
 impl Flight {
     /// All paths that it changes.
     pub(super) fn into_paths(self) -> impl Iterator<Item = WorkspacePath> {
-        self.sent.into_iter().map(|sent| sent.path)
+        self.sent.into_iter().flat_map(|sent| sent.from.into_iter().chain([sent.path]))
     }
 }
 
@@ -84,6 +88,7 @@ impl<D: Disk> Engine<D> {
         let (mut there, mut replaced) = (Vec::new(), Vec::new());
         let mut bytes = 0;
         let mut consider = false;
+        let mut movable = None;
         for path in due {
             if there.len() as u64 >= most || bytes > BATCH_BYTES {
                 more = true;
@@ -126,8 +131,10 @@ impl<D: Disk> Engine<D> {
                     Seen::Entry(entry, stamp) => {
                         self.hot.remove(&path);
                         self.gone.remove(&path);
-                        bytes += entry.size;
-                        let sent = Sent { path, new: Some((entry, stamp)) };
+                        let from =
+                            if old.is_none() { self.moved_from(&entry, &stamp, &mut movable) } else { None };
+                        bytes += if from.is_some() { 0 } else { entry.size };
+                        let sent = Sent { path, new: Some((entry, stamp)), from };
                         match old {
                             // Not before all that the folder held is told gone.
                             Some(old) if old.kind == Kind::Dir && entry.kind != Kind::Dir => {
@@ -176,7 +183,7 @@ impl<D: Disk> Engine<D> {
             // Looked at again: it may have waited for long.
             if self.disk.look(&path, self.base.tree.get(&path)) == Seen::Nothing {
                 if self.base.tree.contains_key(&path) {
-                    sent.push(Sent { path, new: None });
+                    sent.push(Sent { path, new: None, from: None });
                 }
             } else {
                 self.dirty.insert(path, self.now);
@@ -184,19 +191,66 @@ impl<D: Disk> Engine<D> {
         }
     }
 
+    /// Where the base knows a file that turned up elsewhere: the same one by its number on the file system and its
+    /// content, and gone from there. `movable` is what is looked through, found at the first need.
+    fn moved_from(
+        &mut self,
+        entry: &Entry,
+        stamp: &Stamp,
+        movable: &mut Option<HashMap<(u64, u64), WorkspacePath>>,
+    ) -> Option<WorkspacePath> {
+        if entry.kind != Kind::File || self.held.is_some() {
+            return None;
+        }
+        let movable = movable.get_or_insert_with(|| {
+            let changed = self.dirty.keys().chain(&self.gone);
+            let known = changed.filter_map(|path| Some((path, self.base.tree.get(path)?.stamp?)));
+            known.map(|(path, stamp)| ((stamp.dev, stamp.ino), path.clone())).collect()
+        });
+        let from = movable.remove(&(stamp.dev, stamp.ino))?;
+        let known = self.base.tree.get(&from)?;
+        let same = known.entry.same_content(entry) && !self.wanted.contains_key(&from);
+        if !same || self.disk.look(&from, Some(known)) != Seen::Nothing {
+            return None;
+        }
+        self.dirty.remove(&from);
+        self.gone.remove(&from);
+        Some(from)
+    }
+
+    /// Which of these contents need not travel: the base has them, so the database does.
+    fn known_contents(&self, sent: &[Sent]) -> HashSet<Hash> {
+        let files = || sent.iter().filter_map(|sent| Some((sent, sent.new?.0)));
+        let stays = |(sent, entry): (&Sent, Entry)| {
+            let old = self.base.entry(sent.from.as_ref().unwrap_or(&sent.path));
+            old.is_some_and(|old| old.same_content(&entry)).then_some(entry.hash)
+        };
+        let mut known: HashSet<Hash> = files().filter_map(stays).collect();
+        let others = || files().map(|(_, entry)| entry).filter(|entry| entry.kind == Kind::File);
+        if others().map(|entry| entry.size).sum::<u64>() > WORTH_A_SEARCH {
+            let copies: HashSet<Hash> = others().map(|entry| entry.hash).collect();
+            let held = self.base.tree.values().map(|known| known.entry.hash);
+            known.extend(held.filter(|hash| copies.contains(hash)));
+        }
+        known.retain(|hash| !self.unknown.contains(hash));
+        known
+    }
+
     fn send(&mut self, sent: Vec<Sent>) {
+        let known = self.known_contents(&sent);
         let mut ops = Vec::with_capacity(sent.len());
         let mut places = HashMap::new();
-        for Sent { path, new } in &sent {
-            let known = self.base.tree.get(path);
-            let (path, item, pre) =
-                (path.clone(), known.and_then(|known| known.item), known.map(|known| known.entry));
-            ops.push(match new {
-                Some((entry, _)) => {
-                    places.entry(entry.hash).or_insert_with(|| (path.clone(), entry.kind));
-                    Op::Put { path, item, entry: *entry, pre }
-                }
-                None => Op::Delete { path, item, pre },
+        for Sent { path, new, from } in &sent {
+            let old = self.base.tree.get(from.as_ref().unwrap_or(path));
+            let (item, pre) = (old.and_then(|old| old.item), old.map(|old| old.entry));
+            let path = path.clone();
+            if let Some((entry, _)) = new.filter(|(entry, _)| !known.contains(&entry.hash)) {
+                places.entry(entry.hash).or_insert_with(|| (path.clone(), entry.kind));
+            }
+            ops.push(match (*new, from.clone()) {
+                (Some((entry, _)), Some(from)) => Op::Rename { from, to: path, item, entry, pre },
+                (Some((entry, _)), None) => Op::Put { path, item, entry, pre },
+                (None, _) => Op::Delete { path, item, pre },
             });
         }
         let reading: Cell<Option<Hash>> = Cell::new(None);
@@ -216,7 +270,8 @@ impl<D: Disk> Engine<D> {
                 if !matches!(why, BatchError::WrongHash | BatchError::Io(_)) {
                     tracing::warn!(%why, "a batch could not be made");
                 }
-                self.dirty.extend(sent.into_iter().map(|sent| (sent.path, now)));
+                let paths = Flight { batch: BatchId::random(), sent }.into_paths();
+                self.dirty.extend(paths.map(|path| (path, now)));
                 match culprit {
                     Some(path) => self.is_hot(path),
                     None => self.retry_at = Some(now + RETRY),
@@ -261,30 +316,42 @@ impl<D: Disk> Engine<D> {
     pub(super) fn committed(&mut self, committed: Committed) {
         let Some(flight) = self.flight.take_if(|flight| flight.batch == committed.batch) else { return };
         self.committed = self.committed.max(committed.rev);
+        let now = self.now;
         let mut again = false;
-        for (Sent { path, new }, result) in flight.sent.into_iter().zip(committed.results) {
+        for (Sent { path, new, from }, result) in flight.sent.into_iter().zip(committed.results) {
             let agreed = |item| new.map(|(entry, stamp)| Agreed { entry, item, stamp: Some(stamp) });
             match result {
                 OpResult::Applied { item } => {
+                    if let Some(from) = from {
+                        self.base.set(&from, None);
+                        self.wanted.remove(&from);
+                    }
                     self.base.set(&path, agreed(item));
                     self.wanted.remove(&path);
                     self.cleared(&path);
                 }
-                OpResult::Superseded { now, .. } => {
+                OpResult::Superseded { now: stands, .. } => {
+                    // What became of the place that it left is told by what comes.
+                    self.dirty.extend(from.map(|from| (from, now)));
                     // The pod's state counts as agreed, so that the database's comes over it.
                     self.base.set(&path, agreed(None));
-                    let stands = self.wanted.get(&path).map(|target| target.map(|target| target.entry));
-                    if stands != Some(now) {
+                    let wanted = self.wanted.get(&path).map(|target| target.map(|target| target.entry));
+                    if wanted != Some(stands) {
                         // What needs a content comes with the next batch.
-                        if now.is_none_or(|now| now.kind == Kind::Dir) {
-                            self.wanted.insert(path, now.map(|entry| Target { entry, item: None }));
+                        if stands.is_none_or(|stands| stands.kind == Kind::Dir) {
+                            self.wanted.insert(path, stands.map(|entry| Target { entry, item: None }));
                         } else {
                             self.wanted.remove(&path);
                         }
                     }
                     again = true;
                 }
+                OpResult::Refused(failure) if failure.code == CONTENT_MISSING => {
+                    self.unknown.extend(new.map(|(entry, _)| entry.hash));
+                    self.dirty.extend(from.into_iter().chain([path]).map(|path| (path, now)));
+                }
                 OpResult::Refused(failure) => {
+                    self.dirty.extend(from.map(|from| (from, now)));
                     self.problem(&path, &failure.code, &failure.message);
                     self.stuck.insert(path.clone());
                     self.refused.insert(path, new.map(|(entry, _)| entry));
@@ -300,7 +367,8 @@ impl<D: Disk> Engine<D> {
         let Some(flight) = self.flight.take_if(|flight| flight.batch == batch) else { return };
         tracing::info!(code = failure.code, retry, "a batch was refused");
         let now = self.now;
-        for Sent { path, new } in flight.sent {
+        for Sent { path, new, from } in flight.sent {
+            self.dirty.extend(from.map(|from| (from, now)));
             if !retry {
                 self.problem(&path, &failure.code, &failure.message);
                 self.refused.insert(path.clone(), new.map(|(entry, _)| entry));
