@@ -9,6 +9,7 @@ mod m0001_accounts;
 mod m0002_sessions;
 mod m0003_workspaces;
 mod m0004_agents;
+mod m0005_parts;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
@@ -23,6 +24,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_sessions::Step),
             Box::new(m0003_workspaces::Step),
             Box::new(m0004_agents::Step),
+            Box::new(m0005_parts::Step),
         ]
     }
 }

@@ -1,14 +1,16 @@
-//! Contents: hashed, compressed where that helps, kept once for each owner, in chunks if large.
+//! Contents: hashed, compressed where that helps, kept once for each owner; large ones as the parts they are made of.
 
+use super::parts;
 use super::sql::{Column, Rows, Sql, read_hash};
 use super::{Error, Result};
 use crate::entities::now_ms;
 use bytes::{Bytes, BytesMut};
 use sea_orm::{ConnectionTrait, QueryResult};
+use shared::chunk::{self, Packed, Part, Recipe};
 use shared::tree::Hash;
 use std::collections::{HashMap, HashSet};
 
-/// Encoded bytes of a content above which it is kept in chunks of this size.
+/// Bytes of each row of `blob_chunks`, in which large contents were kept before they were kept in parts.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Encoded bytes of all contents of a commit up to which they are written while the workspace is locked.
 pub(super) const INLINE_BYTES: usize = 256 * 1024;
@@ -25,6 +27,8 @@ const LEVEL: i32 = 3;
 
 const STORED: i64 = 0;
 const ZSTD: i64 = 1;
+/// The content is its parts, one after the other; the row holds no bytes.
+const PARTS: i64 = 2;
 
 /// A content, ready to be written.
 #[derive(Clone, Debug)]
@@ -33,20 +37,34 @@ pub(super) struct Blob {
     pub(super) size: u64,
     encoding: i64,
     data: Bytes,
+    /// What a large one is made of; its parts are written before it.
+    parts: Vec<Part>,
 }
 
 impl Blob {
-    /// Hashes and encodes.
+    /// Hashes and encodes a content that isn't large.
     pub(super) fn encode(bytes: Bytes) -> Self {
         let hash = Hash::of(&bytes);
         let size = bytes.len() as u64;
         match compress(&bytes) {
-            Some(data) => Self { hash, size, encoding: ZSTD, data: data.into() },
-            None => Self { hash, size, encoding: STORED, data: bytes },
+            Some(data) => Self { hash, size, encoding: ZSTD, data: data.into(), parts: Vec::new() },
+            None => Self { hash, size, encoding: STORED, data: bytes, parts: Vec::new() },
         }
     }
 
-    /// The content again.
+    /// A part, as it was packed. The caller has verified that it is what it says.
+    pub(super) fn part(part: Part, packed: Packed) -> Self {
+        let encoding = if packed.zstd { ZSTD } else { STORED };
+        Self { hash: part.hash, size: u64::from(part.size), encoding, data: packed.data, parts: Vec::new() }
+    }
+
+    /// A large content. The caller has verified that these are its parts.
+    pub(super) fn made_of(recipe: Recipe) -> Self {
+        let Recipe { hash, size, parts } = recipe;
+        Self { hash, size, encoding: PARTS, data: Bytes::new(), parts }
+    }
+
+    /// The content again; a large one has none at hand.
     pub(super) fn decode(&self) -> Result<Bytes> {
         decode(self.hash, self.encoding, self.data.clone(), self.size as usize)
     }
@@ -55,22 +73,48 @@ impl Blob {
     pub(super) fn stored_bytes(&self) -> usize {
         self.data.len()
     }
+
+    /// What a large content is made of.
+    pub(super) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// Whether it is kept as parts.
+    pub(super) fn is_large(&self) -> bool {
+        self.encoding == PARTS
+    }
 }
 
-/// Encodes all, each content once, sorted by hash: commits that share contents then meet in the same order and
-/// cannot block each other in a circle.
+/// Encodes all, each content once, large ones with their parts, sorted by hash: commits that share contents then
+/// meet in the same order and cannot block each other in a circle.
 pub(super) async fn encode_all(contents: Vec<Bytes>) -> Result<Vec<Blob>> {
     let bytes: usize = contents.iter().map(Bytes::len).sum();
     let encode = move || {
-        let mut blobs: Vec<_> = contents.into_iter().map(Blob::encode).collect();
+        let mut blobs = Vec::with_capacity(contents.len());
+        for content in contents {
+            encode_one(content, &mut blobs)?;
+        }
         blobs.sort_by_key(|blob| blob.hash);
         blobs.dedup_by_key(|blob| blob.hash);
-        blobs
+        Ok(blobs)
     };
     if bytes <= BLOCKING_BYTES {
-        return Ok(encode());
+        return encode();
     }
-    tokio::task::spawn_blocking(encode).await.map_err(|error| Error::Damaged(error.to_string()))
+    tokio::task::spawn_blocking(encode).await.unwrap_or_else(|error| Err(Error::Damaged(error.to_string())))
+}
+
+fn encode_one(bytes: Bytes, blobs: &mut Vec<Blob>) -> Result<()> {
+    if !chunk::is_large(bytes.len() as u64) {
+        blobs.push(Blob::encode(bytes));
+        return Ok(());
+    }
+    let recipe = chunk::cut(&bytes[..], |part, data| {
+        blobs.push(Blob::part(part, Packed::pack(data)));
+        Ok(())
+    });
+    blobs.push(Blob::made_of(recipe.map_err(|error| Error::Damaged(error.to_string()))?));
+    Ok(())
 }
 
 fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
@@ -87,61 +131,54 @@ fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
     zstd::bulk::compress(bytes, LEVEL).ok().filter(|output| worth_it(bytes, output))
 }
 
-/// The rows that hold `blobs`. Ones that are there already are only touched, which keeps the sweep away.
-pub(super) fn rows(owner: i64, blobs: &[Blob]) -> Vec<Rows> {
-    let whole = |blob: &Blob| if blob.data.len() > CHUNK_BYTES { Vec::new() } else { blob.data.to_vec() };
-    let count = |blob: &Blob| match blob.data.len() {
-        len if len > CHUNK_BYTES => len.div_ceil(CHUNK_BYTES) as i64,
-        _ => 0,
-    };
-    let heads = Rows::into_table(
-        "blobs",
-        "ON CONFLICT (owner_id, hash) DO UPDATE SET touched_at = excluded.touched_at",
-    )
-    .same("owner_id", "bigint", owner)
-    .same("touched_at", "bigint", now_ms())
-    .column("hash", Column::Bytes(blobs.iter().map(|blob| blob.hash.0.to_vec()).collect()))
-    .column("size", Column::Number(blobs.iter().map(|blob| blob.size as i64).collect()))
-    .column("encoding", Column::Number(blobs.iter().map(|blob| blob.encoding).collect()))
-    .column("chunks", Column::Number(blobs.iter().map(count).collect()))
-    .column("data", Column::Bytes(blobs.iter().map(whole).collect()));
-    vec![heads]
+/// The rows that hold `blobs`, without what large ones are made of. Ones that are there already are only touched,
+/// which keeps the sweep away.
+pub(super) fn rows(owner: i64, blobs: &[Blob]) -> Rows {
+    Rows::into_table("blobs", "ON CONFLICT (owner_id, hash) DO UPDATE SET touched_at = excluded.touched_at")
+        .same("owner_id", "bigint", owner)
+        .same("touched_at", "bigint", now_ms())
+        .column("hash", Column::Bytes(blobs.iter().map(|blob| blob.hash.0.to_vec()).collect()))
+        .column("size", Column::Number(blobs.iter().map(|blob| blob.size as i64).collect()))
+        .column("encoding", Column::Number(blobs.iter().map(|blob| blob.encoding).collect()))
+        .column("chunks", Column::Number(blobs.iter().map(|blob| blob.parts.len() as i64).collect()))
+        .column("data", Column::Bytes(blobs.iter().map(|blob| blob.data.to_vec()).collect()))
 }
 
-/// Writes contents in statements of a bounded size, those that the owner has already without their bytes.
-pub(super) async fn upload(db: &impl ConnectionTrait, owner: i64, blobs: &[Blob]) -> Result<()> {
-    let backend = db.get_database_backend();
-    let hashes: Vec<Hash> = blobs.iter().map(|blob| blob.hash).collect();
-    let known = touch(db, owner, &hashes).await?;
-    let missing: Vec<&Blob> = blobs.iter().filter(|blob| !known.contains(&blob.hash)).collect();
-    let mut rest = &missing[..];
+/// Writes contents in statements of a bounded size, those that the owner has already without their bytes. Answers
+/// how many bytes were new.
+pub(super) async fn upload(db: &impl ConnectionTrait, owner: i64, blobs: &[Blob]) -> Result<u64> {
+    let of_large: HashSet<Hash> = blobs.iter().flat_map(|blob| &blob.parts).map(|part| part.hash).collect();
+    let (of_large, whole): (Vec<Hash>, Vec<Hash>) =
+        blobs.iter().map(|blob| blob.hash).partition(|hash| of_large.contains(hash));
+    let mut known = touch(db, owner, &whole).await?;
+    known.extend(parts::known(db, owner, &of_large).await?);
+    let missing = blobs.iter().filter(|blob| !known.contains(&blob.hash));
+    let (large, small): (Vec<&Blob>, Vec<&Blob>) = missing.partition(|blob| blob.is_large());
+    write_rows(db, owner, &small).await?;
+    for large in large {
+        parts::write(db, owner, large).await?;
+    }
+    Ok(small.iter().map(|blob| blob.size).sum())
+}
+
+/// Writes contents that aren't large.
+pub(super) async fn write_rows(db: &impl ConnectionTrait, owner: i64, blobs: &[&Blob]) -> Result<()> {
+    let mut rest = blobs;
     while !rest.is_empty() {
         let mut bytes = 0;
         let take = rest
             .iter()
             .take_while(|blob| {
                 let first = bytes == 0;
-                bytes += blob.data.len().min(CHUNK_BYTES);
+                bytes += blob.data.len();
                 first || bytes <= STATEMENT_BYTES
             })
             .count()
             .max(1);
         let part: Vec<Blob> = rest[..take].iter().map(|blob| (*blob).clone()).collect();
-        let nothing = Sql::of(backend, "SELECT 1", []);
-        Rows::write(rows(owner, &part), nothing, db).await?;
+        let nothing = Sql::of(db.get_database_backend(), "SELECT 1", []);
+        Rows::write(vec![rows(owner, &part)], nothing, db).await?;
         rest = &rest[take..];
-    }
-    for blob in missing.iter().filter(|blob| blob.data.len() > CHUNK_BYTES) {
-        for (seq, chunk) in blob.data.chunks(CHUNK_BYTES).enumerate() {
-            Sql::of(
-                backend,
-                "INSERT INTO blob_chunks (owner_id, hash, seq, data) VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (owner_id, hash, seq) DO NOTHING",
-                [owner.into(), blob.hash.0.to_vec().into(), (seq as i64).into(), chunk.to_vec().into()],
-            )
-            .execute(db)
-            .await?;
-        }
     }
     Ok(())
 }
@@ -179,6 +216,17 @@ pub(super) async fn sizes(
     Ok(known)
 }
 
+/// A content's bytes as they are packed, from a row with `encoding` and `data`; not a large one's.
+pub(super) fn read_packed(row: &QueryResult) -> Result<Packed> {
+    let zstd = row.try_get::<i64>("", "encoding")? == ZSTD;
+    Ok(Packed { zstd, data: row.try_get::<Vec<u8>>("", "data")?.into() })
+}
+
+/// Whether a row with `encoding` is that of a content in parts.
+pub(super) fn is_in_parts(row: &QueryResult) -> Result<bool> {
+    Ok(row.try_get::<i64>("", "encoding")? == PARTS)
+}
+
 /// The columns that [`read`] needs, of the table or alias `b`.
 pub(super) const COLUMNS: &str =
     "b.owner_id AS blob_owner, b.hash AS blob_hash, b.size AS blob_size, b.encoding, b.chunks, b.data";
@@ -190,6 +238,10 @@ pub(super) async fn read(db: &impl ConnectionTrait, row: &QueryResult) -> Result
     let encoding: i64 = row.try_get("", "encoding")?;
     let chunks: i64 = row.try_get("", "chunks")?;
     let mut data = Bytes::from(row.try_get::<Vec<u8>>("", "data")?);
+    if encoding == PARTS {
+        let owner: i64 = row.try_get("", "blob_owner")?;
+        return Ok((hash, parts::join(db, owner, hash, size).await?));
+    }
     if chunks > 0 {
         let owner: i64 = row.try_get("", "blob_owner")?;
         let parts = Sql::of(
@@ -245,4 +297,9 @@ pub(super) async fn fetch(
         }
     }
     Ok(found)
+}
+
+/// Encoding, number of parts and bytes of a row that is in parts from now on.
+pub(super) fn in_parts_values(parts: usize) -> [sea_orm::Value; 3] {
+    [PARTS.into(), (parts as i64).into(), Vec::<u8>::new().into()]
 }

@@ -1,6 +1,7 @@
 //! Each way in which a workspace refuses, with a stable code and a sentence for a person.
 
 use sea_orm::DbErr;
+use shared::chunk::BadParts;
 use shared::id::{LinkEpoch, Revision, SessionId};
 use shared::link::Failure;
 use shared::path::{BadPath, WorkspacePath};
@@ -73,6 +74,18 @@ pub enum Error {
     /// A batch names a content that it doesn't bring and that isn't stored.
     #[error("the content of {0:?} is missing from the batch")]
     ContentMissing(WorkspacePath),
+    /// The parts of a large content that an agent sent are not that content's.
+    #[error("the content was refused: {0}")]
+    BadParts(#[from] BadParts),
+    /// A part of a large content was taken away before the content was put together; it can be sent again.
+    #[error("parts of the content are missing; nothing is lost, they are sent again")]
+    PartsMissing,
+    /// An agent uploaded more than its workspace may hold and committed none of it.
+    #[error("more than {limit} bytes were sent and not committed; they are let go within a day")]
+    UploadsFull {
+        /// The bytes allowed.
+        limit: u64,
+    },
     /// The agent's link was superseded by a newer one.
     #[error("link {was} was superseded by link {now}")]
     Superseded {
@@ -115,6 +128,9 @@ impl Error {
             Self::TooManyItems { .. } => "too_many_items",
             Self::BatchTooLarge { .. } => "batch_too_large",
             Self::ContentMissing(_) => shared::link::sync::CONTENT_MISSING,
+            Self::BadParts(_) => "content_malformed",
+            Self::PartsMissing => "parts_missing",
+            Self::UploadsFull { .. } => "uploads_full",
             Self::Superseded { .. } => "superseded",
             Self::NoSuchRevision(_) => "no_such_revision",
             Self::NoSuchVersion(_) => "no_such_version",
@@ -126,7 +142,7 @@ impl Error {
 
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Database(_))
+        matches!(self, Self::Database(_) | Self::PartsMissing)
     }
 }
 

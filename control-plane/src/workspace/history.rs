@@ -5,7 +5,7 @@ use super::commit::Needs;
 use super::draft::{Draft, new_item};
 use super::sql::{Sql, read_entry, read_path, read_rev};
 use super::types::{Author, BatchDone, HistoryQuery, Origin, Version, VersionOp};
-use super::{Error, Result, Store};
+use super::{Content, Error, Result, Store};
 use crate::entities::now_ms;
 use bytes::Bytes;
 use sea_orm::{DbErr, QueryResult};
@@ -50,6 +50,27 @@ impl Store {
 
     /// A version and its bytes; none for a folder's.
     pub async fn version(&self, session: SessionId, version: i64) -> Result<(Version, Bytes)> {
+        let (found, owner) = self.version_of(session, version).await?;
+        if found.kind == Kind::Dir {
+            return Ok((found, Bytes::new()));
+        }
+        let mut contents = blobs::fetch(self.database.reader(), owner, &[found.hash]).await?;
+        let bytes = contents.remove(&found.hash);
+        bytes.map(|bytes| (found, bytes)).ok_or(Error::NoSuchVersion(version))
+    }
+
+    /// A version whose bytes are then read piece by piece; none for a folder's.
+    pub async fn open_version(&self, session: SessionId, version: i64) -> Result<(Version, Option<Content>)> {
+        let (found, _) = self.version_of(session, version).await?;
+        let content = match found.kind {
+            Kind::Dir => None,
+            Kind::File | Kind::Symlink => Some(self.open_content(session, found.hash).await?),
+        };
+        Ok((found, content))
+    }
+
+    /// A version, and in whose name its content is kept.
+    async fn version_of(&self, session: SessionId, version: i64) -> Result<(Version, i64)> {
         let db = self.database.reader();
         let text = format!(
             "SELECT {COLUMNS}, v.owner_id FROM item_versions v WHERE v.session_uuid = $1 AND v.id = $2"
@@ -57,14 +78,7 @@ impl Store {
         let row =
             Sql::of(db.get_database_backend(), &text, [session.0.into(), version.into()]).one(db).await?;
         let row = row.ok_or(Error::NoSuchVersion(version))?;
-        let found = read_version(&row)?;
-        if found.kind == Kind::Dir {
-            return Ok((found, Bytes::new()));
-        }
-        let owner: i64 = row.try_get("", "owner_id")?;
-        let mut contents = blobs::fetch(db, owner, &[found.hash]).await?;
-        let bytes = contents.remove(&found.hash);
-        bytes.map(|bytes| (found, bytes)).ok_or(Error::NoSuchVersion(version))
+        Ok((read_version(&row)?, row.try_get("", "owner_id")?))
     }
 
     /// Marks a conflict as settled: a user chose. It stays in the history.

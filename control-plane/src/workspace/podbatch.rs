@@ -6,9 +6,11 @@ use super::draft::Draft;
 use super::pod::{Resolver, texts_needed};
 use super::store::{Attempt, Done};
 use super::types::{Author, PodBatch, PodOp};
+use super::uploads;
 use super::{Error, Result, Store};
 use bytes::Bytes;
 use sea_orm::DatabaseTransaction;
+use shared::chunk::is_large;
 use shared::id::SessionId;
 use shared::link::sync::{Committed, OpResult};
 use shared::tree::{Entry, Hash, Kind};
@@ -34,7 +36,9 @@ impl Store {
         let brought: HashMap<Hash, u64> = blobs.iter().map(|blob| (blob.hash, blob.size)).collect();
         // Encoded blobs stay at hand: merges need some of their bytes.
         let bytes_of = Arc::new(blobs.clone());
-        let inline = Arc::new(self.store_large(session, blobs).await?);
+        let upload = Hash::of(id.0.as_bytes());
+        let inline = Arc::new(self.store_large(session, blobs, Some(upload)).await?);
+        let stored_before = inline.is_empty() && !brought.is_empty();
         let (ops, brought) = (Arc::new(ops), Arc::new(brought));
 
         let author = Author::pod();
@@ -56,7 +60,8 @@ impl Store {
                     let texts = texts_of(tx, locked, &texts_needed(&draft, &ops), &bytes_of).await?;
                     let ops: Vec<PodOp> = ops.iter().map(|op| true_size(op, &sizes)).collect();
                     let known: HashSet<Hash> = sizes.into_keys().collect();
-                    let (results, merged) = Resolver::new(&mut draft, &limits, &known, &texts).resolve(&ops);
+                    let (results, merged) =
+                        Resolver::new(&mut draft, &limits, &known, &texts).resolve(&ops);
                     let differences = draft.differences(locked.rev, &author);
                     if differences.is_empty() {
                         // Nothing to write: sent again, it would find the same.
@@ -68,6 +73,8 @@ impl Store {
                     contents.dedup_by_key(|blob| blob.hash);
                     let stored = encode(&results)?;
                     write(tx, locked, &differences, &author, &contents, Some((id, stored))).await?;
+                    let fate = Fate::of(&ops, &results, &brought, stored_before.then_some(upload));
+                    fate.note(tx, locked).await?;
                     let answer = Committed { batch: id, rev: locked.rev, results };
                     Ok(Attempt {
                         done: Done { rev: locked.rev, differences, answer },
@@ -78,6 +85,48 @@ impl Store {
             })
             .await?;
         Ok(done.answer)
+    }
+}
+
+/// What became of contents that were stored before the commit.
+#[derive(Debug, Default)]
+struct Fate {
+    /// They are in the tree or in the history now, or are noted otherwise.
+    committed: Vec<Hash>,
+    /// Nothing refers to them.
+    refused: Vec<(Hash, u64)>,
+}
+
+impl Fate {
+    fn of(ops: &[PodOp], results: &[OpResult], brought: &HashMap<Hash, u64>, upload: Option<Hash>) -> Self {
+        let mut fate = Self::default();
+        let (mut kept, mut refused) = (HashSet::new(), HashSet::new());
+        for (op, result) in ops.iter().zip(results) {
+            let Some(hash) = content_of(op) else { continue };
+            let taken = !matches!(result, OpResult::Refused(_));
+            if taken { &mut kept } else { &mut refused }.insert(hash);
+            let large =
+                matches!(op, PodOp::Put { entry, .. } | PodOp::Rename { entry, .. } if is_large(entry.size));
+            if taken && large {
+                fate.committed.push(hash);
+            }
+        }
+        if let Some(upload) = upload {
+            fate.committed.push(upload);
+            let none = brought.iter().filter(|(hash, _)| !kept.contains(*hash) && refused.contains(*hash));
+            fate.refused.extend(none.map(|(hash, size)| (*hash, *size)));
+        }
+        fate
+    }
+
+    async fn note(&self, tx: &DatabaseTransaction, locked: &Locked) -> Result<()> {
+        if !self.committed.is_empty() {
+            uploads::committed(tx, locked.session, &self.committed).await?;
+        }
+        if !self.refused.is_empty() {
+            uploads::note(tx, locked.session, &self.refused).await?;
+        }
+        Ok(())
     }
 }
 
@@ -110,9 +159,10 @@ async fn load_all(
                     needs.subtree(path);
                 }
             }
-            PodOp::Rename { from, item, pre, .. } => {
+            PodOp::Rename { from, item, entry, pre, .. } => {
                 needs.point(from);
-                if is_dir(pre.as_ref()) {
+                // Either may be a lie; a folder is never moved without what it holds.
+                if is_dir(pre.as_ref()) || entry.kind == Kind::Dir {
                     needs.subtree(from);
                 }
                 if let Some(item) = item {

@@ -5,6 +5,7 @@
 //! [`HISTORY_BYTES`] a workspace's oldest go first, whatever their age.
 
 use super::sql::{Sql, read_rev};
+use super::uploads::UNREFERENCED;
 use super::{Result, Store};
 use sea_orm::{ConnectionTrait, DbBackend};
 use shared::id::SessionId;
@@ -62,6 +63,7 @@ impl Store {
             swept.versions += self.thin(session, now).await?;
             swept.versions += self.cap(session, history_bytes).await?;
             swept.batches += self.forget_batches(session, now).await?;
+            self.forget_uploads(session, now).await?;
         }
         swept.blobs = self.sweep_blobs(now).await?;
         Ok(swept)
@@ -137,6 +139,13 @@ impl Store {
         self.delete(text, [session.0.into(), (now - BATCHES).into()]).await
     }
 
+    /// What was uploaded and not committed goes with the contents below.
+    async fn forget_uploads(&self, session: SessionId, now: i64) -> Result<u64> {
+        let before = now - BLOB_GRACE.as_millis() as i64;
+        let text = "DELETE FROM uploads WHERE session_uuid = $1 AND at < $2";
+        self.delete(text, [session.0.into(), before.into()]).await
+    }
+
     /// Takes contents away that no version refers to. One that a commit says to need meanwhile is looked at again
     /// under its row's lock, and stays.
     async fn sweep_blobs(&self, now: i64) -> Result<u64> {
@@ -149,15 +158,17 @@ impl Store {
                 // It looks at every old content, which may be more than a request may take.
                 tx.execute_unprepared("SET LOCAL statement_timeout = '10min'").await?;
             }
-            let text = "DELETE FROM blobs WHERE touched_at < $1 AND (owner_id, hash) IN (
-                    SELECT b.owner_id, b.hash FROM blobs b WHERE b.touched_at < $1 AND NOT EXISTS (
-                        SELECT 1 FROM item_versions v WHERE v.owner_id = b.owner_id AND v.hash = b.hash)
-                    LIMIT $2)";
-            let sql = Sql::of(backend, text, [before.into(), BLOBS_AT_ONCE.into()]);
+            let text = format!(
+                "DELETE FROM blobs WHERE touched_at < $1 AND (owner_id, hash) IN (
+                    SELECT blobs.owner_id, blobs.hash FROM blobs WHERE blobs.touched_at < $1 AND {UNREFERENCED}
+                    LIMIT $2)"
+            );
+            let sql = Sql::of(backend, &text, [before.into(), BLOBS_AT_ONCE.into()]);
             let gone = sql.execute(&tx).await?.rows_affected();
             tx.commit().await?;
             all += gone;
-            if gone < BLOBS_AT_ONCE as u64 {
+            // What a large content was made of is free once that is gone.
+            if gone == 0 {
                 return Ok(all);
             }
         }

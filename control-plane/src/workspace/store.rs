@@ -13,7 +13,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, SqlErr};
 use shared::id::{BatchId, InstanceId, LinkEpoch, Revision, SessionId, VolumeId};
 use shared::limits::SyncLimits;
 use shared::path::WorkspacePath;
-use shared::tree::{Item, Kind};
+use shared::tree::{Hash, Item, Kind};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -224,7 +224,7 @@ impl Store {
         needs: Needs,
         change: impl Fn(&mut Draft) -> Result<T> + Send + Sync + 'static,
     ) -> Result<Done<T>> {
-        let inline = self.store_large(session, contents).await?;
+        let inline = self.store_large(session, contents, None).await?;
         let (limits, inline, needs, change) =
             (self.limits, Arc::new(inline), Arc::new(needs), Arc::new(change));
         self.committed(session, None, author.clone(), move |tx, locked| {
@@ -309,14 +309,26 @@ impl Store {
     }
 
     /// Stores contents before the workspace is locked if they are many or large; gives back those that are not,
-    /// for the commit itself. What no commit then refers to goes with the sweep.
-    pub(super) async fn store_large(&self, session: SessionId, contents: Vec<Blob>) -> Result<Vec<Blob>> {
-        if contents.iter().map(Blob::stored_bytes).sum::<usize>() <= INLINE_BYTES {
+    /// for the commit itself. What no commit then refers to goes with the sweep. Those of a pod are noted as its
+    /// uploads under `upload`, until the commit says what became of them.
+    pub(super) async fn store_large(
+        &self,
+        session: SessionId,
+        contents: Vec<Blob>,
+        upload: Option<Hash>,
+    ) -> Result<Vec<Blob>> {
+        let bytes: usize = contents.iter().map(Blob::stored_bytes).sum();
+        if bytes <= INLINE_BYTES && !contents.iter().any(Blob::is_large) {
             return Ok(contents);
         }
         let owner = self.owner(session).await?;
         let tx = self.database.begin().await?;
-        blobs::upload(&tx, owner, &contents).await?;
+        let fresh = blobs::upload(&tx, owner, &contents).await?;
+        if let Some(upload) = upload
+            && fresh > 0
+        {
+            self.charge(&tx, session, &[(upload, fresh)]).await?;
+        }
         tx.commit().await?;
         Ok(Vec::new())
     }

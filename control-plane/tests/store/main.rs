@@ -6,6 +6,7 @@ mod batches;
 mod bulk;
 mod harness;
 mod history;
+mod large;
 mod model;
 mod pod;
 mod retention;

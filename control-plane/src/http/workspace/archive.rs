@@ -8,16 +8,18 @@ use super::files::attachment;
 use super::{etag, refused};
 use crate::accounts::Role;
 use crate::app::App;
-use crate::workspace::{Snapshot, Store};
+use crate::workspace::{self, Snapshot, Store};
 use bytes::Bytes;
-use futures::stream;
+use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
 use http::Method;
 use http::header::{self, HeaderValue};
+use shared::chunk::is_large;
 use shared::id::SessionId;
 use shared::path::WorkspacePath;
-use shared::tree::{Hash, Item, Kind};
+use shared::tree::{Entry, Hash, Item, Kind};
 use std::collections::HashMap;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use utoipa::OpenApi;
@@ -122,6 +124,13 @@ struct Contents {
 }
 
 impl Contents {
+    /// A large content, read as it is written.
+    fn large(&self, entry: &Entry) -> io::Result<Reading> {
+        let opening = self.store.open_content(self.session, entry.hash);
+        let content = self.handle.block_on(opening).map_err(io::Error::other)?;
+        Ok(Reading { handle: self.handle.clone(), pieces: content.read(0, entry.size), piece: Bytes::new() })
+    }
+
     /// The content of `items[0]`; those of the items behind it may be read along.
     fn of(&mut self, items: &[(WorkspacePath, Item)]) -> io::Result<Bytes> {
         let Some((path, item)) = items.first() else { return Ok(Bytes::new()) };
@@ -131,8 +140,11 @@ impl Contents {
         let hash = item.entry.hash;
         if !self.ahead.contains_key(&hash) {
             let mut bytes = 0;
-            let wanted =
-                items.iter().map(|(_, item)| item.entry).filter(|entry| entry.size > 0).take(READ_ITEMS);
+            let wanted = items
+                .iter()
+                .map(|(_, item)| item.entry)
+                .filter(|entry| entry.size > 0 && !is_large(entry.size));
+            let wanted = wanted.take(READ_ITEMS);
             let mut hashes: Vec<Hash> = wanted
                 .take_while(|entry| {
                     let fits = bytes == 0 || bytes + entry.size <= READ_BYTES;
@@ -155,6 +167,27 @@ impl Contents {
     }
 }
 
+/// Reads a content's pieces, blocking.
+struct Reading {
+    handle: Handle,
+    pieces: BoxStream<'static, workspace::Result<Bytes>>,
+    piece: Bytes,
+}
+
+impl Read for Reading {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.handle.block_on(self.pieces.next()) {
+                Some(piece) => self.piece = piece.map_err(io::Error::other)?,
+                None => return Ok(0),
+            }
+        }
+        let some = self.piece.len().min(buffer.len());
+        buffer[..some].copy_from_slice(&self.piece.split_to(some));
+        Ok(some)
+    }
+}
+
 /// Text of a symlink.
 fn target(bytes: &Bytes) -> io::Result<&str> {
     std::str::from_utf8(bytes).map_err(io::Error::other)
@@ -172,6 +205,10 @@ fn zip(snapshot: &Snapshot, mut contents: Contents, out: impl Write) -> io::Resu
             Kind::Symlink => {
                 let bytes = contents.of(&snapshot.items[i..])?;
                 zip.add_symlink(path.as_str(), target(&bytes)?, options).map_err(io::Error::other)?;
+            }
+            Kind::File if is_large(item.entry.size) => {
+                zip.start_file(path.as_str(), options).map_err(io::Error::other)?;
+                io::copy(&mut contents.large(&item.entry)?, &mut zip)?;
             }
             Kind::File => {
                 let bytes = contents.of(&snapshot.items[i..])?;
@@ -201,6 +238,11 @@ fn tar_zst(snapshot: &Snapshot, mut contents: Contents, out: impl Write) -> io::
                 header.set_entry_type(tar::EntryType::Symlink);
                 header.set_size(0);
                 tar.append_link(&mut header, path.as_str(), target(&bytes)?)?;
+            }
+            Kind::File if is_large(item.entry.size) => {
+                header.set_entry_type(tar::EntryType::Regular);
+                header.set_size(item.entry.size);
+                tar.append_data(&mut header, path.as_str(), contents.large(&item.entry)?)?;
             }
             Kind::File => {
                 let bytes = contents.of(&snapshot.items[i..])?;

@@ -9,19 +9,24 @@ use super::{author, refused, upload_memory};
 use crate::accounts::Role;
 use crate::app::App;
 use crate::telemetry::metrics::ByteLabels;
-use crate::workspace::{Op, Precondition};
+use crate::workspace::{Content, Op, Precondition};
+use futures::{StreamExt, stream};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use serde::Serialize;
 use shared::id::SessionId;
 use shared::path::WorkspacePath;
 use shared::tree::Item;
+use tokio::sync::mpsc;
 use utoipa::{OpenApi, ToSchema};
 use warp::Reply;
 use warp::reply::Response;
 
 /// Permission bits of a file, in octal; on answers, and as the query's `mode` on saves.
 const MODE: HeaderName = HeaderName::from_static("x-berth-mode");
+
+/// Pieces of a large file that wait for a slow reader.
+const PIECES: usize = 4;
 
 pub(super) fn routes() -> Vec<Route> {
     const FILE: &str = "/api/workspace/{uuid}/file/{path...}";
@@ -85,36 +90,64 @@ async fn read(app: App, request: Request) -> Result<Response, Problem> {
             return Ok(response);
         }
     }
-    let (item, bytes) = app.store.read_file(session, &path).await.map_err(refused)?;
+    let (item, content) = app.store.open_file(session, &path).await.map_err(refused)?;
+    let (size, head) = (item.entry.size, content.head().await.map_err(refused)?);
     let range = match request.header(header::IF_RANGE) {
         Some(tag) if tag != etag::of(item.rev) => None,
-        _ => request.header(header::RANGE).and_then(|value| range(value, bytes.len() as u64)),
+        _ => request.header(header::RANGE).and_then(|value| range(value, size)),
     };
     let mut response = match range {
-        None => Response::new(bytes.clone().into()),
+        None => body(content, 0, size),
         Some(None) => {
             return Err(Problem::new(
                 StatusCode::RANGE_NOT_SATISFIABLE,
                 "bad_range",
                 "The file does not reach that far.",
             )
-            .header(header::CONTENT_RANGE, format!("bytes */{}", bytes.len())));
+            .header(header::CONTENT_RANGE, format!("bytes */{size}")));
         }
         Some(Some((from, to))) => {
-            let mut response = Response::new(bytes.slice(from as usize..=to as usize).into());
+            let mut response = body(content, from, to + 1);
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            set(&mut response, header::CONTENT_RANGE, &format!("bytes {from}-{to}/{}", bytes.len()));
+            set(&mut response, header::CONTENT_RANGE, &format!("bytes {from}-{to}/{size}"));
             response
         }
     };
-    app.metrics.file_bytes.get_or_create(&ByteLabels { direction: "out" }).inc_by(bytes.len() as u64);
+    app.metrics.file_bytes.get_or_create(&ByteLabels { direction: "out" }).inc_by(size);
     describe(&mut response, &item);
     set(&mut response, header::ACCEPT_RANGES, "bytes");
-    set(&mut response, header::CONTENT_TYPE, content_type(path.name(), &bytes));
+    set(&mut response, header::CONTENT_TYPE, content_type(path.name(), &head));
     if request.flag("download") {
         set(&mut response, header::CONTENT_DISPOSITION, &attachment(path.name()));
     }
     Ok(response)
+}
+
+/// The bytes from `from` up to, not with, `to`; a large content's as they are read, never all in memory.
+pub(super) fn body(content: Content, from: u64, to: u64) -> Response {
+    if let Some(bytes) = content.whole() {
+        // Within the content, whose bytes are in memory.
+        return Response::new(bytes.slice(from as usize..to as usize).into());
+    }
+    let (sender, mut receiver) = mpsc::channel(PIECES);
+    // Its end is the reader's: with the answer dropped, the next piece cannot be sent, and it stops.
+    tokio::spawn(async move {
+        let mut pieces = content.read(from, to);
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|why| {
+                tracing::warn!(%why, "a file was cut short");
+                std::io::Error::other(why)
+            });
+            if sender.send(piece).await.is_err() {
+                return;
+            }
+        }
+    });
+    let pieces = stream::poll_fn(move |cx| receiver.poll_recv(cx));
+    let mut response = warp::reply::stream(pieces).into_response();
+    // So that a reader knows an answer that was broken off from a whole one.
+    set(&mut response, header::CONTENT_LENGTH, &(to - from).to_string());
+    response
 }
 
 fn describe(response: &mut Response, item: &Item) {

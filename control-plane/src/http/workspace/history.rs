@@ -5,11 +5,12 @@ use super::super::problem::Problem;
 use super::super::request::{JSON_BYTES, Request};
 use super::super::route::{Access, Route};
 use super::batch::DoneBody;
-use super::files::{attachment, content_type};
+use super::files::{attachment, body, content_type};
 use super::{author, refused};
 use crate::accounts::Role;
 use crate::app::App;
 use crate::workspace::{HistoryQuery, Version};
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -134,9 +135,15 @@ fn number(request: &Request) -> Result<i64, Problem> {
     params(("uuid" = uuid::Uuid, Path), ("version" = i64, Path), ("download" = Option<bool>, Query, description = "Answer as an attachment")),
     responses((status = 200, description = "The bytes", content_type = "application/octet-stream"), (status = 404, description = "`no_such_version`", body = ProblemBody)))]
 async fn version(app: App, request: Request) -> Result<Response, Problem> {
-    let (version, bytes) = app.store.version(request.session()?, number(&request)?).await.map_err(refused)?;
-    let kind = content_type(version.path.name(), &bytes);
-    let mut response = Response::new(bytes.into());
+    let opened = app.store.open_version(request.session()?, number(&request)?).await;
+    let (version, content) = opened.map_err(refused)?;
+    let (kind, mut response) = match content {
+        Some(content) => {
+            let head = content.head().await.map_err(refused)?;
+            (content_type(version.path.name(), &head), body(content, 0, version.size))
+        }
+        None => (content_type(version.path.name(), b""), Response::new(Bytes::new().into())),
+    };
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     // Versions never change.
     response

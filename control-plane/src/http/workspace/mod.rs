@@ -115,15 +115,16 @@ pub(super) fn refused(why: Error) -> Problem {
             .with("rev", current.0)
             .header(ETAG, etag::of(*current))
         }
-        Error::IntoItself(_) | Error::ContentMissing(_) => Problem::bad(code, detail),
+        Error::IntoItself(_) | Error::ContentMissing(_) | Error::BadParts(_) => Problem::bad(code, detail),
         Error::BadPath(bad) => (*bad).into(),
         Error::FileTooLarge { limit, .. }
         | Error::WorkspaceFull { limit }
         | Error::TooManyItems { limit }
-        | Error::BatchTooLarge { limit, .. } => {
+        | Error::BatchTooLarge { limit, .. }
+        | Error::UploadsFull { limit } => {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, code, detail).with("limit", *limit)
         }
-        Error::Superseded { .. } => Problem::conflict(code, detail),
+        Error::Superseded { .. } | Error::PartsMissing => Problem::conflict(code, detail),
         Error::Damaged(_) => Problem::internal(&why),
         Error::Database(_) => Problem::unavailable(
             code,
