@@ -5,6 +5,7 @@
 //! change is applied; where it holds the same result, nothing is left to do; otherwise contents and modes are
 //! merged apart, or the database's stays and the pod's bytes become a version.
 
+use self::renames::Arrived;
 use super::draft::{Draft, Totals, new_item};
 use super::merge::{MERGE_BYTES, merge};
 use super::types::PodOp;
@@ -17,6 +18,8 @@ use shared::link::sync::OpResult;
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, Item, Kind};
 use std::collections::{HashMap, HashSet};
+
+mod renames;
 
 /// The contents that deciding a batch may need: those that both sides' versions of contested texts have, and
 /// those they came of. At most 64 texts; the rest are conflicts.
@@ -46,6 +49,9 @@ pub(super) fn texts_needed(draft: &Draft, ops: &[PodOp]) -> HashSet<Hash> {
 /// Decides a batch.
 pub(super) struct Resolver<'a> {
     draft: &'a mut Draft,
+    /// The revision of the agent's base: it knows what was last changed up to there.
+    base_rev: Revision,
+    arrived: Arrived,
     limits: &'a SyncLimits,
     /// Contents that are stored or come with the batch.
     known: &'a HashSet<Hash>,
@@ -59,18 +65,19 @@ impl<'a> Resolver<'a> {
     /// Over a draft that holds all that `ops` touch.
     pub(super) fn new(
         draft: &'a mut Draft,
+        base_rev: Revision,
         limits: &'a SyncLimits,
         known: &'a HashSet<Hash>,
         texts: &'a HashMap<Hash, Bytes>,
     ) -> Self {
-        Self { draft, limits, known, texts, merged: Vec::new() }
+        Self { draft, base_rev, arrived: Arrived::new(), limits, known, texts, merged: Vec::new() }
     }
 
     /// Each operation's answer, in their order, and the contents that merging made.
     ///
-    /// Whatever the order they came in: deletes make room first, the deepest first; then new folders; then renames;
-    /// then deletes of folders whose contents a rename took away; then what else is new or changed, folders before
-    /// what they hold.
+    /// Whatever the order they came in: deletes make room first, the deepest first; then renames, with the new
+    /// folders that they go into; then deletes of folders whose contents a rename took away; then what is new or
+    /// changed, folders before what they hold.
     pub(super) fn resolve(mut self, ops: &[PodOp]) -> (Vec<OpResult>, Vec<Bytes>) {
         let mut results: Vec<Option<OpResult>> = vec![None; ops.len()];
         let mut order: Vec<usize> = (0..ops.len()).collect();
@@ -81,22 +88,18 @@ impl<'a> Resolver<'a> {
                 results[*index] = self.delete(path, pre.as_ref());
             }
         }
-        // With the modes that the pod gave them, before renames into them make them by the way.
-        for index in &order {
-            if let PodOp::Put { path, entry, pre } = &ops[*index]
-                && entry.kind == Kind::Dir
-                && self.draft.get(path).is_none()
-            {
-                results[*index] =
-                    Some(self.bounded(entry, path, |this| Ok(this.put(path, *entry, pre.as_ref()))));
+        self.renames(ops, &mut results, |this, results| {
+            // With the modes that the pod gave them, before renames into them make them by the way.
+            for index in &order {
+                if let PodOp::Put { path, entry, pre } = &ops[*index]
+                    && entry.kind == Kind::Dir
+                    && this.draft.get(path).is_none()
+                {
+                    results[*index] =
+                        Some(this.bounded(entry, path, |this| this.put(path, *entry, pre.as_ref())));
+                }
             }
-        }
-        for (index, op) in ops.iter().enumerate() {
-            if let PodOp::Rename { from, to, item, entry, pre } = op {
-                results[index] =
-                    Some(self.bounded(entry, to, |this| this.rename(from, to, *item, entry, pre.as_ref())));
-            }
-        }
+        });
         for index in order.iter().rev() {
             if let (PodOp::Delete { path, pre }, None) = (&ops[*index], &results[*index]) {
                 results[*index] = self.delete(path, pre.as_ref());
@@ -105,7 +108,7 @@ impl<'a> Resolver<'a> {
         for index in &order {
             if let (PodOp::Put { path, entry, pre }, None) = (&ops[*index], &results[*index]) {
                 results[*index] =
-                    Some(self.bounded(entry, path, |this| Ok(this.put(path, *entry, pre.as_ref()))));
+                    Some(self.bounded(entry, path, |this| this.put(path, *entry, pre.as_ref())));
             }
         }
         let answers = results
@@ -122,15 +125,17 @@ impl<'a> Resolver<'a> {
         &mut self,
         entry: &Entry,
         path: &WorkspacePath,
-        change: impl FnOnce(&mut Self) -> Result<OpResult>,
+        change: impl FnOnce(&mut Self) -> OpResult,
     ) -> OpResult {
-        match self.admit(entry, path).and_then(|()| change(self)) {
-            Ok(result) => result,
+        let old = self.draft.get(path).map(|item| item.entry);
+        match self.admit(entry, path, old) {
+            Ok(()) => change(self),
             Err(error) => OpResult::Refused(Failure::from(&error)),
         }
     }
 
-    fn admit(&self, entry: &Entry, path: &WorkspacePath) -> Result<()> {
+    /// Whether `entry` may take the place of `old`.
+    fn admit(&self, entry: &Entry, path: &WorkspacePath, old: Option<Entry>) -> Result<()> {
         if entry.size > self.limits.file_bytes {
             return Err(Error::FileTooLarge {
                 path: path.clone(),
@@ -142,7 +147,6 @@ impl<'a> Resolver<'a> {
             return Err(Error::ContentMissing(path.clone()));
         }
         let Totals { items, bytes } = self.draft.totals();
-        let old = self.draft.get(path).map(|item| item.entry);
         let grows = entry.size.saturating_sub(old.map_or(0, |old| old.size));
         if grows > 0 && bytes + grows > self.limits.workspace_bytes {
             return Err(Error::WorkspaceFull { limit: self.limits.workspace_bytes });
@@ -172,53 +176,12 @@ impl<'a> Resolver<'a> {
         Some(OpResult::Applied { item: None })
     }
 
-    fn rename(
-        &mut self,
-        from: &WorkspacePath,
-        to: &WorkspacePath,
-        id: Option<ItemId>,
-        entry: &Entry,
-        pre: Option<&Entry>,
-    ) -> Result<OpResult> {
-        let found = id.and_then(|id| self.draft.find(id)).unwrap_or_else(|| from.clone());
-        let here = self.draft.get(&found).copied();
-        let simple = found == *from
-            && here.is_some_and(|here| here.entry.kind == entry.kind)
-            && self.draft.get(to).is_none()
-            && self.draft.blocked_by(to).is_none()
-            && !to.is_below(from);
-        if simple {
-            self.draft.rename(from, to, false)?;
-            return Ok(self.put(to, *entry, pre));
-        }
-        if entry.kind == Kind::Dir {
-            // Its contents would have to come along: the agent sends them one by one.
-            return Ok(OpResult::Refused(Failure::new(
-                "rename_contested",
-                "the folder was changed in the workspace meanwhile; its contents are compared one by one",
-            )));
-        }
-        match here {
-            // Renamed on both sides: the database's name stays, and the edit lands there.
-            Some(_) if found != *from => {
-                self.put(&found, *entry, pre);
-                Ok(self.stays(to))
-            }
-            // Something is in the way: a new file there, and the old one goes if it is still what it was.
-            Some(_) => {
-                let result = self.put(to, *entry, None);
-                self.delete(from, pre);
-                Ok(result)
-            }
-            // Deleted here, renamed there: what the pod has stays.
-            None => Ok(self.put(to, *entry, None)),
-        }
-    }
-
     fn put(&mut self, path: &WorkspacePath, new: Entry, pre: Option<&Entry>) -> OpResult {
         let Some(here) = self.draft.get(path).copied() else {
             return self.put_where_nothing_is(path, new, pre);
         };
+        let arrived = self.known_of_arrived(&here);
+        let pre = pre.or(arrived.as_ref());
         if here.entry == new {
             return OpResult::Applied { item: Some(here.id) };
         }

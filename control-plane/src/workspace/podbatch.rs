@@ -31,7 +31,7 @@ impl Store {
         if bytes > limits.batch_bytes.max(limits.file_bytes) {
             return Err(Error::BatchTooLarge { limit: limits.batch_bytes, unit: "bytes" });
         }
-        let PodBatch { id, epoch, ops, contents, .. } = batch;
+        let PodBatch { id, epoch, base_rev, ops, contents } = batch;
         let blobs = blobs::encode_all(contents.into_values().collect()).await?;
         let brought: HashMap<Hash, u64> = blobs.iter().map(|blob| (blob.hash, blob.size)).collect();
         // Encoded blobs stay at hand: merges need some of their bytes.
@@ -61,7 +61,7 @@ impl Store {
                     let ops: Vec<PodOp> = ops.iter().map(|op| true_size(op, &sizes)).collect();
                     let known: HashSet<Hash> = sizes.into_keys().collect();
                     let (results, merged) =
-                        Resolver::new(&mut draft, &limits, &known, &texts).resolve(&ops);
+                        Resolver::new(&mut draft, base_rev, &limits, &known, &texts).resolve(&ops);
                     let differences = draft.differences(locked.rev, &author);
                     if differences.is_empty() {
                         // Nothing to write: sent again, it would find the same.

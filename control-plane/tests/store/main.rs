@@ -9,6 +9,7 @@ mod history;
 mod large;
 mod model;
 mod pod;
+mod renames;
 mod retention;
 mod saves;
 mod speed;

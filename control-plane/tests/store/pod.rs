@@ -9,77 +9,80 @@ use shared::link::sync::{Committed, OpResult};
 use shared::tree::{Entry, Hash, Kind};
 
 /// A pod with a link: what it sends, and what its base says.
-struct Pod {
-    it: Fixture,
+pub(crate) struct Pod {
+    pub(crate) it: Fixture,
     epoch: LinkEpoch,
+    /// The revision of its base: it knows all up to there.
+    pub(crate) base_rev: Revision,
     contents: Vec<Bytes>,
-    ops: Vec<PodOp>,
+    pub(crate) ops: Vec<PodOp>,
 }
 
 impl Pod {
-    async fn linked(it: &Fixture) -> Self {
+    pub(crate) async fn linked(it: &Fixture) -> Self {
         let link = it.store.link_up(it.session, "r1", "127.0.0.1:1", InstanceId::random(), 60_000).await;
-        Self { it: it.clone(), epoch: link.unwrap(), contents: Vec::new(), ops: Vec::new() }
+        let base_rev = it.store.rev(it.session).await.unwrap();
+        Self { it: it.clone(), epoch: link.unwrap(), base_rev, contents: Vec::new(), ops: Vec::new() }
     }
 
-    fn put(mut self, at: &str, text: &str, pre: Option<Entry>) -> Self {
+    pub(crate) fn put(mut self, at: &str, text: &str, pre: Option<Entry>) -> Self {
         self.contents.push(Bytes::from(text.to_owned()));
         self.ops.push(PodOp::Put { path: path(at), entry: file(text), pre });
         self
     }
 
-    fn entry(mut self, at: &str, entry: Entry, pre: Option<Entry>) -> Self {
+    pub(crate) fn entry(mut self, at: &str, entry: Entry, pre: Option<Entry>) -> Self {
         self.ops.push(PodOp::Put { path: path(at), entry, pre });
         self
     }
 
-    fn delete(mut self, at: &str, pre: Entry) -> Self {
+    pub(crate) fn delete(mut self, at: &str, pre: Entry) -> Self {
         self.ops.push(PodOp::Delete { path: path(at), pre: Some(pre) });
         self
     }
 
-    fn rename(mut self, from: &str, to: &str, text: &str, pre: Entry) -> Self {
+    pub(crate) fn rename(mut self, from: &str, to: &str, text: &str, pre: Entry) -> Self {
         self.contents.push(Bytes::from(text.to_owned()));
         let (from, to) = (path(from), path(to));
         self.ops.push(PodOp::Rename { from, to, item: None, entry: file(text), pre: Some(pre) });
         self
     }
 
-    fn batch(&self) -> PodBatch {
+    pub(crate) fn batch(&self) -> PodBatch {
         PodBatch {
             id: BatchId::random(),
             epoch: self.epoch,
-            base_rev: Revision::ZERO,
+            base_rev: self.base_rev,
             ops: self.ops.clone(),
             contents: self.contents.iter().map(|bytes| (Hash::of(bytes), bytes.clone())).collect(),
         }
     }
 
-    async fn send(self) -> Committed {
+    pub(crate) async fn send(self) -> Committed {
         self.it.store.commit_pod_batch(self.it.session, self.batch()).await.unwrap()
     }
 }
 
-fn file(text: &str) -> Entry {
+pub(crate) fn file(text: &str) -> Entry {
     Entry::file(0o644, text.len() as u64, Hash::of(text.as_bytes()))
 }
 
-fn is_applied(result: &OpResult) -> bool {
+pub(crate) fn is_applied(result: &OpResult) -> bool {
     matches!(result, OpResult::Applied { .. })
 }
 
-fn superseded(conflict: bool, now: Option<Entry>) -> OpResult {
+pub(crate) fn superseded(conflict: bool, now: Option<Entry>) -> OpResult {
     OpResult::Superseded { conflict, now }
 }
 
-fn refusal(result: &OpResult) -> &str {
+pub(crate) fn refusal(result: &OpResult) -> &str {
     match result {
         OpResult::Refused(failure) => &failure.code,
         other => panic!("this should have been refused: {other:?}"),
     }
 }
 
-async fn losers(it: &Fixture, open: bool) -> Vec<(Version, String)> {
+pub(crate) async fn losers(it: &Fixture, open: bool) -> Vec<(Version, String)> {
     let query = HistoryQuery { limit: 100, open_conflicts: open, ..HistoryQuery::default() };
     let mut found = Vec::new();
     for version in it.store.history(it.session, &query).await.unwrap() {
@@ -413,7 +416,8 @@ on_each_database!(editor_and_pod_at_once_lose_no_bytes, |it| {
         })
     };
     for n in 0..20 {
-        let pod = Pod { it: it.clone(), epoch, contents: Vec::new(), ops: Vec::new() };
+        let pod =
+            Pod { it: it.clone(), epoch, base_rev: Revision::ZERO, contents: Vec::new(), ops: Vec::new() };
         pod.put("f", &format!("pod {n}"), Some(file("base"))).send().await;
     }
     editor.await.unwrap();
