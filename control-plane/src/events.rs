@@ -1,7 +1,7 @@
 //! What happens in a workspace, told to whoever has it open: one task listens, and gives each session's
 //! subscribers what is theirs. A subscriber has a bounded queue; one that falls behind is told to look afresh.
 
-use crate::agents::sync::Status;
+use crate::agents::sync::{Status, Transfer};
 use crate::agents::{AgentEvent, Agents};
 use crate::lifecycle::{self, Lifecycle, State};
 use crate::workspace::{self, HistoryQuery, Origin, Store};
@@ -73,6 +73,8 @@ pub enum Event<'a> {
         rev_in_pod: Revision,
         /// `live`, `catching-up`, `full`, `held` or `offline`.
         state: &'static str,
+        /// A transfer that takes a while; none if there is none.
+        transfer: Option<Transfer>,
     },
     /// A terminal was opened or closed, or its program ended.
     Terminals,
@@ -300,9 +302,14 @@ impl Memory {
 /// What file sync of a session is doing now.
 pub fn sync_state(agents: &Agents, session: SessionId) -> Event<'static> {
     let Some(link) = agents.get(session) else {
-        return Event::Sync { rev_in_pod: Revision::ZERO, state: "offline" };
+        return Event::Sync { rev_in_pod: Revision::ZERO, state: "offline", transfer: None };
     };
-    Event::Sync { rev_in_pod: link.sync().visible(), state: sync_name(link.sync().status().state) }
+    let status = link.sync().status();
+    Event::Sync {
+        rev_in_pod: link.sync().visible(),
+        state: sync_name(status.state),
+        transfer: status.transfer,
+    }
 }
 
 /// A sync state's name for browsers.

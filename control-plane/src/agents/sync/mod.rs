@@ -6,16 +6,22 @@
 //! | [`codec`] | between the link's batches and the store's |
 //! | [`pull`] | the agent's batches: put together, decoded, committed, answered |
 //! | [`push`] | what changed in the database, as batches for the agent |
+//! | [`upload`] | large contents from the agent, in parts |
+//! | [`download`] | large contents for the agent, in parts |
+//! | [`progress`] | how far a long transfer is |
 //!
 //! The database is the only state: what the agent lacks is always computed from the revision it was last sent.
 //! So a lost wake-up, a failed read or a new link costs time and never a change.
 
 mod codec;
+mod download;
+mod progress;
 mod pull;
 mod push;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use super::AskError;
 use super::registry::Agents;
@@ -26,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
+pub use progress::{To, Transfer};
 pub(super) use serve::serve;
 
 /// Items of an agent's batch whose answers fit into one link message, also if all of them are conflicts.
@@ -44,6 +51,8 @@ pub struct Status {
     pub more_problems: u64,
     /// A mass delete that waits for a decision.
     pub mass_delete: Option<MassDelete>,
+    /// A transfer that takes a while; ours to know, not the pod's.
+    pub transfer: Option<Transfer>,
 }
 
 /// So much was gone at a reconnect that nothing is deleted before a user says so.

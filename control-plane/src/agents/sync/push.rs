@@ -2,6 +2,8 @@
 
 use super::Context;
 use super::codec::{self, Encoded};
+use super::download::Download;
+use super::progress::Progress;
 use crate::workspace::{self, Changed, Cursor, PodOp};
 use bytes::Bytes;
 use shared::id::{BatchId, Revision};
@@ -11,13 +13,13 @@ use shared::link::sync::{Batch, Begin, CHUNK_BYTES, FromControlPlane};
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, Kind};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::WriteHalf;
 use tokio::sync::{Mutex, mpsc};
 
 use shared::link::mux::LinkStream;
 
-/// Bytes of contents that one batch gathers; what is beyond goes in the next. A single larger file goes alone.
+/// Bytes of contents that one batch gathers; what is beyond goes in the next.
 const BATCH_BYTES: u64 = 16 << 20;
 /// Items that one batch gathers.
 const BATCH_ITEMS: u64 = 2_000;
@@ -38,6 +40,9 @@ pub(super) enum PushError {
     /// The agent takes nothing.
     #[error("the agent took nothing for too long")]
     Stuck,
+    /// The agent asks for more than it can be sent.
+    #[error("the agent asked for more than any may at once")]
+    Greedy,
     /// A batch could not be made; a bug, or a stored content that is damaged.
     #[error("a batch could not be made: {0}")]
     Encode(Failure),
@@ -94,8 +99,11 @@ pub(super) struct Push<'a> {
     pub answers: mpsc::Receiver<FromControlPlane>,
     /// The revision that the agent has or has been sent.
     pub sent: Revision,
-    /// The changes last sent without their contents.
+    /// Changes sent without their contents, which the agent may ask for until it shows the revision that they are of.
     pub lacking: HashMap<Hash, Changed>,
+    /// Large contents that the agent asked for.
+    pub download: Download,
+    pub progress: Progress,
 }
 
 impl Push<'_> {
@@ -130,6 +138,9 @@ impl Push<'_> {
         });
         let mut changes: VecDeque<_> = changes.collect();
         self.lacking.clear();
+        if !bare {
+            self.expect(&changes);
+        }
         loop {
             let group = take_group(&mut changes);
             let last = changes.is_empty();
@@ -138,9 +149,24 @@ impl Push<'_> {
                 break;
             }
         }
+        self.transferred();
         self.ledger.lock().await.forget_through(target);
         self.sent = target;
         Ok(())
+    }
+
+    fn transferred(&mut self) {
+        if self.download.is_due() {
+            // Parts of large contents go on; what is told of is theirs.
+            self.progress.end();
+        } else {
+            self.context.transferred(&mut self.progress);
+        }
+    }
+
+    fn expect(&mut self, changes: &VecDeque<Changed>) {
+        let bytes = changes.iter().filter(|change| in_batch(change)).map(|change| change.item.entry.size);
+        self.progress.expect(bytes.sum(), Instant::now());
     }
 
     /// Sends what changed since the agent was last sent something. Answers whether the tombstones it would need
@@ -161,9 +187,11 @@ impl Push<'_> {
             if target <= since {
                 return Ok(false);
             }
-            if cursor.is_none() {
+            if cursor.is_none() && self.context.shown() >= since {
                 self.lacking.clear();
+                self.download.forget();
             }
+            self.expect(&changes);
             loop {
                 let group = take_group(&mut changes);
                 let end = changes.is_empty();
@@ -179,6 +207,7 @@ impl Push<'_> {
             match page.next {
                 Some(next) => cursor = Some(next),
                 None => {
+                    self.transferred();
                     self.ledger.lock().await.forget_through(target);
                     self.sent = target;
                     return Ok(false);
@@ -191,8 +220,12 @@ impl Push<'_> {
     pub(super) async fn push_needed(&mut self, hashes: Vec<Hash>) -> Result<(), PushError> {
         // Each once: a batch names no path twice.
         let hashes: HashSet<Hash> = hashes.into_iter().collect();
-        let mut changes: VecDeque<_> =
-            hashes.iter().filter_map(|hash| self.lacking.get(hash).cloned()).collect();
+        let asked = hashes.iter().filter_map(|hash| self.lacking.get(hash).cloned());
+        let (changes, large): (Vec<_>, Vec<_>) = asked.partition(in_batch);
+        let mut changes = VecDeque::from(changes);
+        for change in large {
+            self.send_recipe(change.item.entry.hash).await?;
+        }
         while !changes.is_empty() {
             let group = take_group(&mut changes);
             let last = changes.is_empty();
@@ -210,14 +243,11 @@ impl Push<'_> {
         last: bool,
         bare: bool,
     ) -> Result<(), PushError> {
-        let contents = if bare {
-            for change in group.iter().filter(|change| has_content(change)) {
-                self.lacking.insert(change.item.entry.hash, change.clone());
-            }
-            HashMap::new()
-        } else {
-            self.contents(&group).await?
-        };
+        for change in group.iter().filter(|change| has_content(change) && (bare || !in_batch(change))) {
+            self.lacking.insert(change.item.entry.hash, change.clone());
+        }
+        let contents = if bare { HashMap::new() } else { self.contents(&group).await? };
+        let bytes_of_contents = contents.values().map(|bytes| bytes.len() as u64).sum();
         let encoding = tokio::task::spawn_blocking(move || codec::encode(&group, &contents));
         let encoded = match encoding.await {
             Ok(encoded) => encoded.map_err(PushError::Encode)?,
@@ -228,19 +258,22 @@ impl Push<'_> {
             Begin { batch: BatchId::random(), base_rev: base, target_rev: target, items, bytes, full, last };
         self.say_answers().await?;
         if data.len() <= CHUNK_BYTES {
-            return self.say(&FromControlPlane::Batch(Batch::Whole { begin, data, end })).await;
+            self.say(&FromControlPlane::Batch(Batch::Whole { begin, data, end })).await?;
+        } else {
+            self.say(&FromControlPlane::Batch(Batch::Begin(begin))).await?;
+            for at in (0..data.len()).step_by(CHUNK_BYTES) {
+                let chunk = data.slice(at..data.len().min(at + CHUNK_BYTES));
+                self.say(&FromControlPlane::Batch(Batch::Chunk(chunk))).await?;
+            }
+            self.say(&FromControlPlane::Batch(Batch::End(end))).await?;
         }
-        self.say(&FromControlPlane::Batch(Batch::Begin(begin))).await?;
-        for at in (0..data.len()).step_by(CHUNK_BYTES) {
-            let chunk = data.slice(at..data.len().min(at + CHUNK_BYTES));
-            self.say(&FromControlPlane::Batch(Batch::Chunk(chunk))).await?;
-        }
-        self.say(&FromControlPlane::Batch(Batch::End(end))).await
+        self.context.went(&mut self.progress, bytes_of_contents);
+        Ok(())
     }
 
     async fn contents(&self, group: &[Changed]) -> Result<HashMap<Hash, Bytes>, PushError> {
         let wanted: HashSet<Hash> =
-            group.iter().filter(|c| has_content(c)).map(|c| c.item.entry.hash).collect();
+            group.iter().filter(|change| in_batch(change)).map(|change| change.item.entry.hash).collect();
         let wanted: Vec<Hash> = wanted.into_iter().collect();
         if wanted.is_empty() {
             return Ok(HashMap::new());
@@ -254,12 +287,17 @@ fn has_content(change: &Changed) -> bool {
     !change.deleted && change.item.entry.kind != Kind::Dir
 }
 
+/// Whether its content travels in the batch itself.
+fn in_batch(change: &Changed) -> bool {
+    has_content(change)
+}
+
 /// The next changes that fit into one batch; at least one if any are left.
 fn take_group(changes: &mut VecDeque<Changed>) -> Vec<Changed> {
     let mut group = Vec::new();
     let mut bytes = 0;
     while let Some(next) = changes.front() {
-        let size = if has_content(next) { next.item.entry.size } else { 0 };
+        let size = if in_batch(next) { next.item.entry.size } else { 0 };
         if !group.is_empty() && (bytes + size > BATCH_BYTES || group.len() as u64 >= BATCH_ITEMS) {
             break;
         }

@@ -1,7 +1,10 @@
 //! One sync stream from its hello to its end: both its ways, and how they keep in step.
 
+use super::download::Download;
+use super::progress::{Progress, To};
 use super::pull::{self, Incoming};
 use super::push::{Ledger, Push, PushError};
+use super::upload::Upload;
 use super::{Ask, Context, MassDelete, Status};
 use crate::agents::frames::Frames;
 use crate::agents::registry::AgentEvent;
@@ -52,12 +55,24 @@ pub(in crate::agents) async fn serve(context: Context, stream: LinkStream, hello
         answers,
         sent: hello.base_rev,
         lacking: HashMap::new(),
+        download: Download::new(),
+        progress: Progress::new(To::Pod),
     };
     let why = tokio::select! {
         why = read(&context, from_agent, &ledger, to_answer, to_need, &settles) => why,
         why = write(push, hello, changes, needs, &settles) => why,
     };
+    context.update(|status| status.transfer = None);
     tracing::debug!(%session, why, "a sync stream ended");
+}
+
+/// What an agent asks for.
+#[derive(Debug)]
+enum Wanted {
+    /// Contents, or the recipes of large ones.
+    Contents(Vec<Hash>),
+    /// Parts of a large content.
+    Parts(Hash, Vec<u32>),
 }
 
 /// Questions that wait for the agent's answer, by their number.
@@ -92,10 +107,11 @@ async fn read(
     from_agent: ReadHalf<LinkStream>,
     ledger: &Mutex<Ledger>,
     answers: mpsc::Sender<FromControlPlane>,
-    needs: mpsc::Sender<Vec<Hash>>,
+    needs: mpsc::Sender<Wanted>,
     settles: &Settles,
 ) -> String {
     let mut frames = Frames::new(from_agent);
+    let mut upload = Upload::new();
     let mut incoming = Incoming::default();
     loop {
         let message = match frames.next::<FromAgent>().await {
@@ -124,8 +140,23 @@ async fn read(
                     context.publish();
                 }
             }
+            FromAgent::Offer(page) => {
+                if upload.offered(context, page, &answers).await.is_err() {
+                    return "the other way ended".to_owned();
+                }
+            }
+            FromAgent::Part(data) => {
+                if upload.part(context, data, &answers).await.is_err() {
+                    return "the other way ended".to_owned();
+                }
+            }
             FromAgent::Need { hashes } => {
-                if needs.send(hashes).await.is_err() {
+                if needs.send(Wanted::Contents(hashes)).await.is_err() {
+                    return "the other way ended".to_owned();
+                }
+            }
+            FromAgent::NeedParts { content, parts } => {
+                if needs.send(Wanted::Parts(content, parts)).await.is_err() {
                     return "the other way ended".to_owned();
                 }
             }
@@ -150,7 +181,12 @@ async fn read(
 }
 
 impl Context {
-    fn update(&self, change: impl FnOnce(&mut Status)) {
+    /// The revision that the pod's folder shows.
+    pub(super) fn shown(&self) -> Revision {
+        *self.visible.borrow()
+    }
+
+    pub(super) fn update(&self, change: impl FnOnce(&mut Status)) {
         let changed = self.status.send_if_modified(|status| {
             let before = Arc::clone(status);
             change(Arc::make_mut(status));
@@ -182,7 +218,7 @@ async fn write(
     mut push: Push<'_>,
     hello: Hello,
     mut changes: broadcast::Receiver<Change>,
-    mut needs: mpsc::Receiver<Vec<Hash>>,
+    mut needs: mpsc::Receiver<Wanted>,
     settles: &Settles,
 ) -> String {
     let context = push.context;
@@ -207,15 +243,10 @@ async fn write(
         let said = tokio::select! {
             biased;
             Some(answer) = push.answers.recv() => push.say(&answer).await,
-            Some(hashes) = needs.recv() => {
-                let pushed = push.push_needed(hashes).await;
-                if let Err(PushError::Store(why)) = &pushed {
-                    tracing::warn!(%session, %why, "contents for a pod could not be read");
-                    // The agent asks again after its next link, and by then the database may be back.
-                    return why.to_string();
-                }
-                pushed
-            }
+            Some(wanted) = needs.recv() => match wanted {
+                Wanted::Contents(hashes) => push.push_needed(hashes).await,
+                Wanted::Parts(content, parts) => push.want_parts(content, &parts),
+            },
             changed = told(&mut changes, session, push.sent) => {
                 if !changed {
                     return "the store is gone".to_owned();
@@ -239,8 +270,14 @@ async fn write(
                 }
                 Ok(())
             }
+            // Last of all: what else there is to say need not wait for a large file.
+            () = std::future::ready(()), if push.download.is_due() => push.push_parts().await,
         };
         if let Err(why) = said {
+            if let PushError::Store(why) = &why {
+                tracing::warn!(%session, %why, "contents for a pod could not be read");
+            }
+            // The agent asks again after its next link, and by then the database may be back.
             return why.to_string();
         }
     }

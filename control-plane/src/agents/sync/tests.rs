@@ -16,6 +16,8 @@ use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, Tree, digest};
 use std::collections::HashMap;
 
+mod large;
+
 fn path(text: &str) -> WorkspacePath {
     WorkspacePath::new(text).unwrap()
 }

@@ -331,7 +331,7 @@ impl<D: Disk> Engine<D> {
                     self.unlinked();
                 }
             }
-            FromControlPlane::Batch(_) => {}
+            _ => {}
         }
     }
 
