@@ -5,15 +5,19 @@
 //! | [`session`] | what a session looks like from outside |
 //! | [`step`] | what is wanted and what is there → what to do next, as a pure function |
 //! | [`records`] | sessions and their timeline in the database |
-//! | [`reconcile`] | one task a session that takes steps until nothing is left to do |
+//! | [`reconcile`] | notices what may have changed |
+//! | [`worker`] | one task a session that takes steps until nothing is left to do |
+//! | [`act`] | carries out the step that is due |
 //!
 //! Calls note in the database what is wanted and return; the reconciler makes it so, and tries again after a
 //! restart of the server just as it would have without one.
 
+mod act;
 mod reconcile;
 mod records;
 pub mod session;
 pub mod step;
+mod worker;
 
 pub use session::{Activity, Change, Session, State, TimelineEvent};
 
@@ -98,7 +102,7 @@ struct Parts {
     runtime: Arc<dyn Runtime>,
     settings: Settings,
     changes: broadcast::Sender<Change>,
-    workers: Mutex<HashMap<SessionId, reconcile::Worker>>,
+    workers: Mutex<HashMap<SessionId, worker::Worker>>,
     /// Uses not yet written to the database, in milliseconds since 1970.
     uses: Mutex<HashMap<SessionId, i64>>,
     tasks: TaskTracker,

@@ -1,0 +1,347 @@
+//! Carries out the step that is due for a session.
+
+use super::records::{self, Line, Record};
+use super::session::State;
+use super::step::{self, Action, Facts, Want};
+use super::worker::{DATABASE_PAUSE, Next};
+use super::{Error, Lifecycle};
+use crate::agents;
+use crate::agents::identity::Credential;
+use crate::runtime::{Ensured, RuntimeError, Spec};
+use shared::id::SessionId;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a started agent's first sync may take to be told of in the timeline.
+const FIRST_SYNC: Duration = Duration::from_secs(120);
+/// How often a process without a link is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long the process of an agent that said goodbye may take to be gone.
+const EXIT_GRACE: Duration = Duration::from_secs(5);
+/// How long a stop waits for an agent whose link is away.
+const RETURN_GRACE: Duration = Duration::from_secs(3);
+/// An agent that was linked for so long has started well: its earlier failures count no more.
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+
+/// What a worker remembers between its steps.
+pub(super) struct Attempt {
+    /// When the start or stop that is under way began.
+    began: Instant,
+    launched: bool,
+    proven: bool,
+    failures: u32,
+    retry_at: Instant,
+    hopeless: Option<String>,
+    why: Option<String>,
+    linked_at: Option<Instant>,
+    pub(super) unlinked_at: Instant,
+    told_adopted: bool,
+}
+
+impl Attempt {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            began: now,
+            launched: false,
+            proven: false,
+            failures: 0,
+            retry_at: now,
+            hopeless: None,
+            why: None,
+            linked_at: None,
+            unlinked_at: now,
+            told_adopted: false,
+        }
+    }
+
+    fn elapsed_ms(&self) -> Option<i64> {
+        i64::try_from(self.began.elapsed().as_millis()).ok()
+    }
+
+    fn fail(&mut self, why: String) {
+        if self.linked_at.is_some_and(|at| at.elapsed() >= HEALTHY_AFTER) {
+            self.failures = 0;
+        }
+        self.failures += 1;
+        self.launched = false;
+        self.proven = false;
+        self.linked_at = None;
+        self.retry_at = Instant::now() + step::backoff(self.failures);
+        self.why = Some(why);
+    }
+}
+
+impl Lifecycle {
+    pub(super) async fn take_step(&self, id: SessionId, attempt: &mut Attempt) -> Result<Next, Error> {
+        let Some(record) = records::get_any(self.database(), id).await? else { return Ok(Next::End) };
+        let link = self.0.agents.get(id);
+        let observed = match &link {
+            // A linked agent is there; what else is there matters only when it is to end.
+            Some(_) if record.want == Want::Running => None,
+            _ => match self.0.runtime.observe(id).await {
+                Ok(observed) => Some(observed),
+                Err(why) => {
+                    tracing::warn!(session = %id, %why, "a session could not be looked at");
+                    return Ok(Next::Wait(DATABASE_PAUSE));
+                }
+            },
+        };
+        let now = Instant::now();
+        match (&link, attempt.linked_at) {
+            (Some(_), None) => {
+                attempt.linked_at = Some(now);
+                attempt.proven = true;
+            }
+            (None, Some(_)) if observed.as_ref().is_some_and(|o| o.running) => {
+                // It lives and dials again.
+                attempt.linked_at = None;
+                attempt.unlinked_at = now;
+            }
+            _ => {}
+        }
+        let facts = Facts {
+            want: record.want,
+            state: record.session.state,
+            linked: link.is_some(),
+            present: observed.as_ref().is_none_or(|o| o.running),
+            volume: observed.as_ref().is_none_or(|o| o.volume),
+            launched: attempt.launched,
+            proven: attempt.proven,
+            waited: now.duration_since(attempt.unlinked_at),
+            failures: attempt.failures,
+            pause: attempt.retry_at.saturating_duration_since(now),
+            hopeless: attempt.hopeless.is_some(),
+        };
+        let action = step::step(&facts);
+        tracing::debug!(session = %id, ?action, "step");
+        match action {
+            Action::Rest if record.want == Want::Stopped => return Ok(Next::End),
+            Action::Rest => return Ok(Next::Rest),
+            Action::Wait(wait) => {
+                if facts.present && !attempt.launched && !attempt.told_adopted {
+                    attempt.told_adopted = true;
+                    tracing::info!(session = %id, "an agent that runs already is awaited");
+                }
+                // A process that ends a moment after its link did: nothing else tells of its end.
+                return Ok(Next::Wait(if facts.present { wait.min(LOOK_AGAIN) } else { wait }));
+            }
+            Action::MarkStarting => {
+                self.mark(&record, State::Starting, "start", "It starts.", attempt).await?;
+            }
+            Action::Launch => return self.launch(&record, attempt).await,
+            Action::MarkRunning => self.mark_running(&record, attempt).await?,
+            Action::NoteDeath => {
+                let ended = observed.and_then(|o| o.ended).unwrap_or_else(|| "its agent ended".to_owned());
+                self.note_failure(&record, attempt, ended).await?;
+            }
+            Action::GiveUpWaiting => {
+                let seconds = facts.waited.as_secs();
+                let mut why = format!("its agent did not connect within {seconds} s");
+                if let Some(tail) = self.0.runtime.log_tail(id).await {
+                    why.push_str("; it last logged: ");
+                    why.push_str(&tail);
+                }
+                if let Err(why) = self.0.runtime.stop(id, EXIT_GRACE).await {
+                    tracing::warn!(session = %id, %why, "an agent that does not connect could not be ended");
+                }
+                self.note_failure(&record, attempt, why).await?;
+            }
+            Action::MarkFailed => {
+                let why = attempt.hopeless.clone().or_else(|| attempt.why.clone());
+                let why = why.unwrap_or_else(|| "it could not be started".to_owned());
+                self.mark(&record, State::Failed, "failed", &why, attempt).await?;
+            }
+            Action::Stop => return self.stop_agent(&record, attempt).await,
+            Action::MarkStopped => {
+                let reason = attempt.why.clone();
+                let message =
+                    reason.clone().unwrap_or_else(|| "It stopped; its files are in the database.".to_owned());
+                if records::set_state(self.database(), &record, State::Stopped, reason.as_deref()).await? {
+                    self.line(id, "stopped", Some(State::Stopped), None, message, attempt).await?;
+                    self.publish(id, Some(State::Stopped), reason);
+                }
+            }
+            Action::Remove => {
+                if let Some(link) = link {
+                    link.cut();
+                }
+                if let Err(why) = self.0.runtime.delete(id).await {
+                    tracing::warn!(session = %id, %why, "a deleted session could not be removed yet");
+                    attempt.failures += 1;
+                    return Ok(Next::Wait(step::backoff(attempt.failures)));
+                }
+            }
+            Action::Erase => {
+                records::erase(self.database(), id).await?;
+                tracing::info!(session = %id, "session deleted");
+                return Ok(Next::End);
+            }
+        }
+        Ok(Next::Again)
+    }
+
+    async fn launch(&self, record: &Record, attempt: &mut Attempt) -> Result<Next, Error> {
+        let id = record.session.id;
+        if attempt.failures == 0 {
+            attempt.began = Instant::now();
+        }
+        let credential = Credential::random(id);
+        let database = self.database();
+        agents::keep_credential(database.writer(), &credential, record.generation).await?;
+        let spec = Spec { session: id, generation: record.generation, credential: credential.clone() };
+        let runtime = &self.0.runtime;
+        if let Err(why) = runtime.prepare(&spec).await {
+            return self.launch_failed(record, attempt, why).await;
+        }
+        self.step_line(id, "folder_ready", "The folder is ready.", attempt).await?;
+        let ensured = match runtime.ensure(&spec).await {
+            Ok(ensured) => ensured,
+            Err(why) => return self.launch_failed(record, attempt, why).await,
+        };
+        attempt.launched = true;
+        attempt.unlinked_at = Instant::now();
+        match ensured {
+            Ensured::Started => {
+                // The agent just started holds this one; none before may link any more.
+                agents::revoke_credentials(database.writer(), id, Some(&credential)).await?;
+                self.step_line(id, "agent_started", "The agent was started.", attempt).await?;
+            }
+            Ensured::Adopted => {
+                agents::revoke_credential(database.writer(), &credential).await?;
+                attempt.proven = true;
+                self.step_line(id, "agent_found", "The agent was running already.", attempt).await?;
+            }
+        }
+        Ok(Next::Again)
+    }
+
+    async fn launch_failed(
+        &self,
+        record: &Record,
+        attempt: &mut Attempt,
+        why: RuntimeError,
+    ) -> Result<Next, Error> {
+        if let RuntimeError::Permanent(why) = &why {
+            attempt.hopeless = Some(why.clone());
+        }
+        self.note_failure(record, attempt, why.to_string()).await?;
+        Ok(Next::Again)
+    }
+
+    async fn mark_running(&self, record: &Record, attempt: &mut Attempt) -> Result<(), Error> {
+        let id = record.session.id;
+        if !records::set_state(self.database(), record, State::Running, None).await? {
+            return Ok(());
+        }
+        self.publish(id, Some(State::Running), None);
+        self.line(id, "running", Some(State::Running), Some("connected"), "It runs.".to_owned(), attempt)
+            .await?;
+        let Some(link) = self.0.agents.get(id) else { return Ok(()) };
+        let rev = self.0.store.rev(id).await?;
+        // Beside the steps: files that take long to arrive must not hold up a stop.
+        let (lifecycle, began) = (self.clone(), attempt.began);
+        self.0.tasks.spawn(async move {
+            let shown = tokio::select! {
+                shown = async { link.sync().wait_visible(rev, FIRST_SYNC).await } => shown,
+                () = link.closed() => false,
+                () = lifecycle.0.closing.cancelled() => false,
+            };
+            if shown {
+                let elapsed_ms = i64::try_from(began.elapsed().as_millis()).ok();
+                let message = "The files are in its folder; it is ready.".to_owned();
+                let line =
+                    Line { kind: "step", step: Some("files_synced"), message, elapsed_ms, ..Line::default() };
+                if let Err(why) = records::add_line(lifecycle.database(), id, line).await {
+                    tracing::debug!(session = %id, %why, "a line of the timeline was lost");
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Counts a failed start, or a death, and says that it is tried again or not.
+    async fn note_failure(&self, record: &Record, attempt: &mut Attempt, why: String) -> Result<(), Error> {
+        let id = record.session.id;
+        tracing::warn!(session = %id, why, failures = attempt.failures + 1, "a session's agent failed");
+        attempt.fail(why.clone());
+        if attempt.hopeless.is_some() || attempt.failures >= step::ATTEMPTS {
+            return Ok(());
+        }
+        let pause = step::backoff(attempt.failures).as_secs();
+        let reason = format!("{why}. Starting it again in {pause} s; no file is lost.");
+        if records::set_state(self.database(), record, State::Starting, Some(&reason)).await? {
+            self.line(id, "restart", Some(State::Starting), None, reason.clone(), attempt).await?;
+            self.publish(id, Some(State::Starting), Some(reason));
+        }
+        Ok(())
+    }
+
+    async fn stop_agent(&self, record: &Record, attempt: &mut Attempt) -> Result<Next, Error> {
+        let id = record.session.id;
+        let grace = self.0.settings.stop_grace;
+        let mut complete = None;
+        // One that is just dialling again may still say what it has.
+        if let Some(link) = self.0.agents.wait(id, Instant::now() + RETURN_GRACE).await {
+            complete = link.stop(grace).await.ok();
+            if complete.is_none() && !link.is_closed() {
+                tracing::warn!(session = %id, "an agent did not write its last state in time");
+            }
+        }
+        // The wish may have changed while the agent wrote: then it is started again, from its folder.
+        if let Err(why) = self.0.runtime.stop(id, EXIT_GRACE).await {
+            tracing::warn!(session = %id, %why, "an agent could not be ended yet");
+            attempt.failures += 1;
+            return Ok(Next::Wait(step::backoff(attempt.failures)));
+        }
+        attempt.why = (complete != Some(true)).then(|| {
+            "It stopped before all of its files had reached the database. They are kept in its folder and follow at the next start."
+                .to_owned()
+        });
+        if record.session.state == State::Stopped {
+            return Ok(Next::Again);
+        }
+        self.step_line(id, "agent_ended", "The agent and all it started have ended.", attempt).await?;
+        Ok(Next::Again)
+    }
+
+    async fn mark(
+        &self,
+        record: &Record,
+        state: State,
+        kind: &str,
+        message: &str,
+        attempt: &Attempt,
+    ) -> Result<(), Error> {
+        let id = record.session.id;
+        let reason = (state == State::Failed).then(|| message.to_owned());
+        if records::set_state(self.database(), record, state, reason.as_deref()).await? {
+            self.line(id, kind, Some(state), None, message.to_owned(), attempt).await?;
+            self.publish(id, Some(state), reason);
+        }
+        Ok(())
+    }
+
+    async fn step_line(
+        &self,
+        id: SessionId,
+        step: &str,
+        message: &str,
+        attempt: &Attempt,
+    ) -> Result<(), Error> {
+        self.line(id, "step", None, Some(step), message.to_owned(), attempt).await
+    }
+
+    async fn line(
+        &self,
+        id: SessionId,
+        kind: &str,
+        state: Option<State>,
+        step: Option<&str>,
+        message: String,
+        attempt: &Attempt,
+    ) -> Result<(), Error> {
+        let line = Line { kind, state, step, message, elapsed_ms: attempt.elapsed_ms(), actor: None };
+        records::add_line(self.database(), id, line).await
+    }
+}
