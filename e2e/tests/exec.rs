@@ -30,6 +30,21 @@ async fn a_command_has_its_streams_apart_its_input_its_folder_its_variables_and_
 }
 
 #[tokio::test]
+async fn a_command_sees_what_was_saved_before_it_without_naming_a_revision() {
+    let server = Server::start().await;
+    let session = server.session("save-exec-plain").await;
+    for n in 0..100 {
+        session.save("value", format!("{n}")).await;
+        assert_eq!(session.exec(json!(["cat", "value"]), json!({})).await.out(), n.to_string());
+    }
+    // Also one that was saved while it didn't run.
+    session.stop().await;
+    session.save("value", "meanwhile").await;
+    session.api.post(&session.path("/start"), &json!({})).await;
+    assert_eq!(session.exec(json!(["cat", "value"]), json!({})).await.out(), "meanwhile");
+}
+
+#[tokio::test]
 async fn output_comes_while_the_command_runs() {
     let server = Server::start().await;
     let session = server.session("stream").await;

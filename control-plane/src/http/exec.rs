@@ -6,6 +6,7 @@ use super::request::Request;
 use super::route::{Access, Route};
 use super::terminals::{ExitBody, asked, link};
 use crate::accounts::Role;
+use crate::agents::Link;
 use crate::agents::exec::{self, Running};
 use crate::app::App;
 use crate::lifecycle::Activity;
@@ -16,8 +17,10 @@ use futures::stream;
 use http::Method;
 use http::header::{self, HeaderValue};
 use serde::{Deserialize, Serialize};
-use shared::id::Revision;
+use shared::id::{Revision, SessionId};
+use shared::limits::AFTER_REV_WAIT;
 use shared::link::exec::{Command, Output};
+use shared::link::sync::State;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -71,7 +74,8 @@ struct ExecBody {
     /// It and all it started are killed after so many seconds; 3,600 by default, 86,400 at most.
     #[serde(default)]
     timeout_s: Option<f64>,
-    /// It starts once this revision is visible in the workspace.
+    /// It starts once this revision is visible in the workspace, and not at all if that takes over 2 s. Without, it
+    /// starts once all that was saved before is visible, or after 2 s.
     #[serde(default)]
     after_rev: Option<u64>,
 }
@@ -92,6 +96,9 @@ async fn run(app: App, mut request: Request) -> Result<Response, Problem> {
     let (command, stdin) = command(body)?;
     let link = link(&app, &request).await?;
     app.lifecycle.touch(request.session()?, Activity::Call);
+    if command.after_rev.is_none() {
+        wait_shown(&app, &link, request.session()?).await;
+    }
     let running = exec::run(&link, command, stdin).await.map_err(asked)?;
     let lines = stream::unfold(Some(Lines::new(running)), |lines| async {
         let mut lines = lines?;
@@ -103,6 +110,17 @@ async fn run(app: App, mut request: Request) -> Result<Response, Problem> {
     // A proxy that gathers a whole answer before it passes it on would hide what is going on.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// Waits until the workspace shows all that was saved before. Not for ever: a full folder shows nothing more until
+/// a command made room in it; and not without a database, which is no reason for a command not to run.
+async fn wait_shown(app: &App, link: &Link, session: SessionId) {
+    if matches!(link.sync().status().state, Some(State::Full | State::Held)) {
+        return;
+    }
+    if let Ok(rev) = app.store.rev(session).await {
+        link.sync().wait_visible(rev, AFTER_REV_WAIT).await;
+    }
 }
 
 fn command(body: ExecBody) -> Result<(Command, Bytes), Problem> {
