@@ -6,7 +6,7 @@ use super::download::Download;
 use super::progress::Progress;
 use crate::workspace::{self, Changed, Cursor, PodOp};
 use bytes::Bytes;
-use shared::id::{BatchId, Revision};
+use shared::id::{BatchId, ItemId, Revision};
 use shared::link::Failure;
 use shared::link::frame::{self, FrameError};
 use shared::link::sync::{Batch, Begin, CHUNK_BYTES, FromControlPlane};
@@ -91,6 +91,25 @@ impl Ledger {
     }
 }
 
+/// Which contents a batch comes without. The agent asks for those that it lacks.
+#[derive(Clone, Copy)]
+enum LeaveOut<'a> {
+    Nothing,
+    /// Those of items that were elsewhere before: the agent has them there.
+    Moved(&'a HashSet<ItemId>),
+    All,
+}
+
+impl LeaveOut<'_> {
+    fn leaves_out(self, change: &Changed) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Moved(items) => items.contains(&change.item.id),
+            Self::All => true,
+        }
+    }
+}
+
 /// The way to the agent: its stream, and how far the agent has been sent.
 pub(super) struct Push<'a> {
     pub context: &'a Context,
@@ -144,7 +163,8 @@ impl Push<'_> {
         loop {
             let group = take_group(&mut changes);
             let last = changes.is_empty();
-            self.send_group(group, Revision::ZERO, target, true, last, bare).await?;
+            let leave_out = if bare { LeaveOut::All } else { LeaveOut::Nothing };
+            self.send_group(group, Revision::ZERO, target, true, last, leave_out).await?;
             if last {
                 break;
             }
@@ -175,6 +195,7 @@ impl Push<'_> {
         let (session, store) = (self.context.session, &self.context.agents.0.store);
         let since = self.sent;
         let mut cursor: Option<Cursor> = None;
+        let mut moved = HashSet::new();
         loop {
             let held = self.ledger.lock().await;
             let page = store.changes_since(session, since, cursor.as_ref(), BATCH_ITEMS).await?;
@@ -187,6 +208,7 @@ impl Push<'_> {
             if target <= since {
                 return Ok(false);
             }
+            moved.extend(changes.iter().filter_map(|change| change.moved_to));
             if cursor.is_none() && self.context.shown() >= since {
                 self.lacking.clear();
                 self.download.forget();
@@ -198,7 +220,7 @@ impl Push<'_> {
                 let last = end && page.next.is_none();
                 // The last one goes also when it is empty: it tells the revision.
                 if last || !group.is_empty() {
-                    self.send_group(group, since, target, false, last, false).await?;
+                    self.send_group(group, since, target, false, last, LeaveOut::Moved(&moved)).await?;
                 }
                 if end {
                     break;
@@ -229,7 +251,7 @@ impl Push<'_> {
         while !changes.is_empty() {
             let group = take_group(&mut changes);
             let last = changes.is_empty();
-            self.send_group(group, self.sent, self.sent, false, last, false).await?;
+            self.send_group(group, self.sent, self.sent, false, last, LeaveOut::Nothing).await?;
         }
         Ok(())
     }
@@ -241,12 +263,13 @@ impl Push<'_> {
         target: Revision,
         full: bool,
         last: bool,
-        bare: bool,
+        leave_out: LeaveOut<'_>,
     ) -> Result<(), PushError> {
-        for change in group.iter().filter(|change| has_content(change) && (bare || !in_batch(change))) {
+        let travels = |change: &&Changed| in_batch(change) && !leave_out.leaves_out(change);
+        for change in group.iter().filter(|change| has_content(change) && !travels(change)) {
             self.lacking.insert(change.item.entry.hash, change.clone());
         }
-        let contents = if bare { HashMap::new() } else { self.contents(&group).await? };
+        let contents = self.contents(group.iter().filter(travels)).await?;
         let bytes_of_contents = contents.values().map(|bytes| bytes.len() as u64).sum();
         let encoding = tokio::task::spawn_blocking(move || codec::encode(&group, &contents));
         let encoded = match encoding.await {
@@ -271,9 +294,11 @@ impl Push<'_> {
         Ok(())
     }
 
-    async fn contents(&self, group: &[Changed]) -> Result<HashMap<Hash, Bytes>, PushError> {
-        let wanted: HashSet<Hash> =
-            group.iter().filter(|change| in_batch(change)).map(|change| change.item.entry.hash).collect();
+    async fn contents<'c>(
+        &self,
+        of: impl Iterator<Item = &'c Changed>,
+    ) -> Result<HashMap<Hash, Bytes>, PushError> {
+        let wanted: HashSet<Hash> = of.map(|change| change.item.entry.hash).collect();
         let wanted: Vec<Hash> = wanted.into_iter().collect();
         if wanted.is_empty() {
             return Ok(HashMap::new());

@@ -210,6 +210,25 @@ async fn a_deletion_reaches_the_agent() {
 }
 
 #[tokio::test]
+async fn what_moved_comes_without_its_content_until_that_is_asked_for() {
+    let (harbour, session, linked, _) = start().await;
+    save(&harbour, session, "old/a.txt", "one").await;
+    let mut peer = Peer::fresh(linked).await;
+    peer.batch().await;
+    let rename = EditorOp::Move {
+        from: path("old"),
+        to: path("new"),
+        overwrite: false,
+        precondition: Precondition::Any,
+    };
+    harbour.store.batch(session, vec![rename], &Author::editor("test")).await.unwrap();
+    let got = peer.batch().await;
+    assert_eq!((got.ops.len(), got.contents.len()), (4, 0), "two go, two come: {:?}", got.ops);
+    peer.say(FromAgent::Need { hashes: vec![Hash::of(b"one")] }).await;
+    assert_eq!(peer.batch().await.files(), some(&[("new/a.txt", "one")]));
+}
+
+#[tokio::test]
 async fn the_pods_change_is_committed_and_not_sent_back_but_its_revision_is_told() {
     let (harbour, session, linked, _) = start().await;
     let mut peer = Peer::fresh(linked).await;
