@@ -7,6 +7,7 @@
 //! | `raw.rs` | HTTP byte for byte, for requests that no client library would send |
 //! | `terminal.rs` | a viewer of a terminal, in JSON or binary frames, that can come back |
 //! | `events.rs` | the socket that tells of changes |
+//! | `oracle.rs` | whether a session's folder and the database hold the same, by an independent look |
 //! | `processes.rs` | what the machine says of processes: memory, descriptors, who is left |
 //! | `wait.rs` | conditions with a deadline, in the place of sleeps |
 //!
@@ -15,6 +16,7 @@
 
 pub mod api;
 pub mod events;
+pub mod oracle;
 pub mod processes;
 pub mod raw;
 pub mod server;

@@ -26,8 +26,17 @@ const RC: &str = "PS1='PROMPT'\nunset HISTFILE\nbind 'set enable-bracketed-paste
 pub struct Options {
     /// Flags beside `--listen` and `--data`.
     pub flags: Vec<String>,
-    /// Mounts a memory file system of so many bytes where sessions' folders are.
+    /// Variables beside those that every server is given.
+    pub environment: Vec<(String, String)>,
+    /// Mounts a memory file system of so many bytes where sessions' folders are. No other process sees it, and it
+    /// goes with the last one in it: see [`Server::seen_app`].
     pub sessions_bytes: Option<u64>,
+    /// Takes away the rights that root has over others' files, if root runs the test: a file's mode counts.
+    pub ordinary: bool,
+    /// How many inotify watches server and agents may have together.
+    pub watches: Option<u64>,
+    /// How many inotify instances server and agents may have together.
+    pub watchers: Option<u64>,
     /// Keeps the data in this folder, which is the caller's to remove.
     pub data: Option<PathBuf>,
 }
@@ -116,6 +125,15 @@ impl Server {
         self.folder(session).join("app")
     }
 
+    /// A session's files as the server sees them, from outside.
+    pub fn seen_app(&self, session: &Session) -> PathBuf {
+        let app = self.app(session);
+        Path::new("/proc")
+            .join(self.pid().to_string())
+            .join("root")
+            .join(app.strip_prefix("/").unwrap_or(&app))
+    }
+
     /// The process number of a session's agent.
     pub fn agent(&self, session: &Session) -> i32 {
         let lock = self.folder(session).join(".berth/agent.lock");
@@ -167,10 +185,7 @@ impl Server {
     fn launch(&mut self) {
         // The latest start's lines only, so that its address and link are found.
         let log = File::create(self.log_file()).expect("the log");
-        let mut command = match self.options.sessions_bytes {
-            None => Command::new(&self.program),
-            Some(bytes) => in_small_file_system(&self.data().join("sessions"), bytes, &self.program),
-        };
+        let mut command = self.options.command(&self.data().join("sessions"), &self.program);
         command
             .arg("--listen")
             .arg(format!("127.0.0.1:{}", self.port))
@@ -183,6 +198,7 @@ impl Server {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("SHELL", "/bin/bash")
             .env("USER", "tester")
+            .envs(self.options.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log"))
             .stderr(log)
@@ -276,13 +292,36 @@ pub fn program() -> PathBuf {
     folder.join("control-plane")
 }
 
-/// A command that runs `program` where `folder` is a small file system, which no other process sees and which
-/// goes with the last process in it.
-fn in_small_file_system(folder: &Path, bytes: u64, program: &Path) -> Command {
-    std::fs::create_dir_all(folder).expect("a folder");
-    let mut command = Command::new("unshare");
-    let flags = if rustix::process::getuid().is_root() { "-m" } else { "-rm" };
-    let script = r#"mount -t tmpfs -o "size=$1,mode=700" tmpfs "$2" && shift 2 && exec "$@""#;
-    command.args([flags, "sh", "-c", script, "sh"]).arg(bytes.to_string()).arg(folder).arg(program);
-    command
+impl Options {
+    /// A command that runs `program`, in namespaces of its own if something is to be smaller there than here.
+    fn command(&self, sessions: &Path, program: &Path) -> Command {
+        let script = r#"set -e
+            [ -z "$1" ] || mount -t tmpfs -o "size=$1,mode=700" tmpfs "$2"
+            [ -z "$3" ] || echo "$3" > /proc/sys/user/max_inotify_watches
+            [ -z "$4" ] || echo "$4" > /proc/sys/user/max_inotify_instances
+            shift 4; exec "$@""#;
+        let mut flags = Vec::new();
+        let limited = self.watches.is_some() || self.watchers.is_some();
+        if limited || self.sessions_bytes.is_some() && !rustix::process::getuid().is_root() {
+            flags.push("-rU");
+        }
+        if self.sessions_bytes.is_some() {
+            std::fs::create_dir_all(sessions).expect("a folder");
+            flags.push("-m");
+        }
+        let number = |given: Option<u64>| given.map(|n| n.to_string()).unwrap_or_default();
+        // Another user in a namespace's eyes has none of root's rights, and owns the same files.
+        let ordinary: &[&str] =
+            if self.ordinary { &["unshare", "-U", "--map-user=1000", "--map-group=1000"] } else { &[] };
+        if flags.is_empty() {
+            let mut words = ordinary.iter().map(AsRef::as_ref).chain([program.as_os_str()]);
+            let mut command = Command::new(words.next().unwrap_or_default());
+            command.args(words);
+            return command;
+        }
+        let mut command = Command::new("unshare");
+        command.args(flags).args(["sh", "-c", script, "sh"]).arg(number(self.sessions_bytes)).arg(sessions);
+        command.args([number(self.watches), number(self.watchers)]).args(ordinary).arg(program);
+        command
+    }
 }
