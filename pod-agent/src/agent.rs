@@ -72,6 +72,7 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
         workspace: settings.workspace.clone(),
         state: settings.state.clone(),
         volume: volume.id,
+        sweep: Duration::from_secs(settings.sweep),
     })?;
     let keeping = Keeping {
         history_bytes: settings.history_kib as usize * 1024,

@@ -40,6 +40,10 @@ pub struct Settings {
     #[arg(long, env = "BERTH_AGENT_GIVE_UP_AFTER", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     pub give_up_after: u64,
 
+    /// Seconds between looks at all files, for changes that raise no event, such as writes through a memory map
+    #[arg(long, env = "BERTH_AGENT_SWEEP", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub sweep: u64,
+
     /// KiB of output that each terminal keeps for viewers who come back
     #[arg(long, env = "BERTH_AGENT_HISTORY_KIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(256..=65536))]
     pub history_kib: u32,

@@ -27,7 +27,8 @@ use uuid::Uuid;
 /// The variable that marks an agent and all that its shells start; its value is the session.
 const SESSION_VARIABLE: &str = "BERTH_SESSION";
 /// What of the server's environment an agent is given: who and where it is, never a secret.
-const PASSED_ON: &[&str] = &["HOME", "USER", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "RUST_BACKTRACE"];
+const PASSED_ON: &[&str] =
+    &["HOME", "USER", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "RUST_BACKTRACE", "BERTH_AGENT_SWEEP"];
 /// Bytes of an agent's log beyond which the next start begins a new one; the one before is kept.
 const LOG_BYTES: u64 = 1 << 20;
 /// Bytes of a log's end that are looked at for its last lines.

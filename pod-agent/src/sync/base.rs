@@ -4,7 +4,7 @@
 //! sides' files are united and nothing is deleted.
 
 use super::disk::Agreed;
-use shared::id::{Revision, VolumeId};
+use shared::id::{Revision, SessionId, VolumeId};
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, digest};
 use std::collections::BTreeMap;
@@ -22,27 +22,29 @@ pub(super) struct Base {
     pub(super) tree: BTreeMap<WorkspacePath, Agreed>,
     /// Whether it differs from what is stored.
     pub(super) unsaved: bool,
+    /// Whose files it is about; none if that was never said.
+    pub(super) session: Option<SessionId>,
     volume: VolumeId,
 }
 
 impl Base {
     /// Reads a stored base of this volume; an empty one if there is none, or it is damaged or another volume's.
     pub(super) fn load(stored: io::Result<Option<Vec<u8>>>, volume: VolumeId) -> Self {
-        let (rev, tree) = match stored.and_then(|stored| stored.map(|bytes| read(&bytes, volume)).transpose())
-        {
-            Ok(read) => read.unwrap_or_default(),
-            Err(why) => {
-                tracing::warn!(%why, "the base cannot be used; both sides' files are united");
-                Default::default()
-            }
-        };
-        Self { rev, tree, unsaved: false, volume }
+        let (session, rev, tree) =
+            match stored.and_then(|stored| stored.map(|bytes| read(&bytes, volume)).transpose()) {
+                Ok(read) => read.unwrap_or_default(),
+                Err(why) => {
+                    tracing::warn!(%why, "the base cannot be used; both sides' files are united");
+                    Default::default()
+                }
+            };
+        Self { rev, tree, unsaved: false, session, volume }
     }
 
     /// Writes what [`Base::load`] reads.
     pub(super) fn write(&self, to: &mut dyn Write) -> io::Result<()> {
         let mut hashed = Hashed { to, hasher: blake3::Hasher::new() };
-        rmp_serde::encode::write(&mut hashed, &(self.volume, self.rev, &self.tree))
+        rmp_serde::encode::write(&mut hashed, &(self.volume, self.session, self.rev, &self.tree))
             .map_err(io::Error::other)?;
         let Hashed { to, hasher } = hashed;
         to.write_all(hasher.finalize().as_bytes())
@@ -82,7 +84,7 @@ impl Base {
     }
 }
 
-type Read = (Revision, BTreeMap<WorkspacePath, Agreed>);
+type Read = (Option<SessionId>, Revision, BTreeMap<WorkspacePath, Agreed>);
 
 fn read(bytes: &[u8], volume: VolumeId) -> io::Result<Read> {
     let Some((body, hash)) = bytes.split_last_chunk::<HASH_BYTES>() else {
@@ -91,11 +93,12 @@ fn read(bytes: &[u8], volume: VolumeId) -> io::Result<Read> {
     if Hash::of(body).0 != *hash {
         return Err(io::Error::other("it is damaged"));
     }
-    let (of, rev, tree): (VolumeId, Revision, _) = rmp_serde::from_slice(body).map_err(io::Error::other)?;
+    let (of, session, rev, tree): (VolumeId, _, _, _) =
+        rmp_serde::from_slice(body).map_err(io::Error::other)?;
     if of != volume {
         return Err(io::Error::other("it is another volume's"));
     }
-    Ok((rev, tree))
+    Ok((session, rev, tree))
 }
 
 /// Hashes what passes.

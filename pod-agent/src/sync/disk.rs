@@ -92,10 +92,31 @@ pub struct Taken {
     pub all: bool,
 }
 
+/// Whether the workspace is where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is.
+    Same,
+    /// Another folder has its place.
+    Other,
+    /// Nothing has.
+    Gone,
+}
+
 /// A workspace's file system, with the agent's own folder beside it.
 pub trait Disk {
     /// Finds the workspace anew, if another folder took its place.
     fn reopen(&mut self);
+
+    /// Whether the workspace is still the folder that was found last.
+    fn presence(&self) -> Presence {
+        Presence::Same
+    }
+
+    /// Whether so many bytes may fit. Only a guess that spares a vain try.
+    fn has_room(&self, _bytes: u64) -> bool {
+        true
+    }
 
     /// Looks at one path. What `known` says of it is believed if `stat` says that it still is.
     fn look(&self, path: &WorkspacePath, known: Option<&Agreed>) -> Seen;

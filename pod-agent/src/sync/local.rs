@@ -2,7 +2,7 @@
 
 use super::SyncSettings;
 use super::apply::{self, Stage};
-use super::disk::{Agreed, Applied, Disk, Listed, Seen, Stamp, Taken};
+use super::disk::{Agreed, Applied, Disk, Listed, Presence, Seen, Stamp, Taken};
 use super::root::Root;
 use super::scan;
 use super::watch::Watch;
@@ -43,6 +43,19 @@ impl Disk for LocalDisk {
         if let Ok(root) = Root::open(&self.workspace) {
             self.root = root;
         }
+    }
+
+    fn presence(&self) -> Presence {
+        match Root::open(&self.workspace) {
+            Ok(root) if root.is(&self.root) => Presence::Same,
+            Ok(_) => Presence::Other,
+            Err(_) => Presence::Gone,
+        }
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        // Staged first, then in its place: the stage's copy is on the same volume.
+        rustix::fs::fstatvfs(self.root.fd()).is_ok_and(|free| free.f_bavail * free.f_frsize > bytes)
     }
 
     fn look(&self, path: &WorkspacePath, known: Option<&Agreed>) -> Seen {
@@ -133,7 +146,9 @@ impl Disk for LocalDisk {
     }
 
     fn take_marks(&mut self, now: Instant) -> Taken {
-        let (paths, all) = self.watch.take(now);
+        let (paths, mut all) = self.watch.take(now);
+        // The workspace itself was moved or removed.
+        all |= paths.contains(&self.workspace);
         let paths = paths.iter().filter_map(|path: &PathBuf| self.root.relative(Path::new(path))).collect();
         Taken { paths, all }
     }

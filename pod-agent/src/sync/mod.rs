@@ -59,6 +59,8 @@ pub struct SyncSettings {
     pub state: PathBuf,
     /// Which volume that is.
     pub volume: VolumeId,
+    /// How often everything is looked at, for what raises no event.
+    pub sweep: Duration,
 }
 
 /// The engine's handle. Cheap to clone; the engine ends with [`Sync::end`] or when the last handle is gone.
@@ -92,7 +94,8 @@ impl Sync {
             }
         })?;
         let run = move || {
-            let engine = Engine::start(disk, settings.volume, Instant::now());
+            let mut engine = Engine::start(disk, settings.volume, Instant::now());
+            engine.sweep_every(settings.sweep);
             let (link, settling) = (None, BTreeMap::new());
             Thread { engine, woken, visible: told, link, settling, asked: 0 }.run(&received);
         };
@@ -111,18 +114,19 @@ impl Sync {
         stream: S,
         accepted: &Accepted,
     ) {
-        let ended = self.stream(stream, accepted.epoch, accepted.limits).await;
+        let ended = self.stream(stream, accepted).await;
         tracing::debug!(why = ended.err().unwrap_or_default(), "the stream for files ended");
     }
 
-    async fn stream<S>(&self, stream: S, epoch: LinkEpoch, limits: SyncLimits) -> Result<(), String>
+    async fn stream<S>(&self, stream: S, accepted: &Accepted) -> Result<(), String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let Accepted { session, epoch, limits, .. } = *accepted;
         let (mut from, mut to) = tokio::io::split(stream);
         let (out, mut to_write) = mpsc::channel::<FromAgent>(OUT_WAITING);
         let (answer, hello) = oneshot::channel();
-        let linked = Input::Linked { epoch, limits, out, hello: answer };
+        let linked = Input::Linked { session, epoch, limits, out, hello: answer };
         self.inputs.send(linked).map_err(|_| "the engine is gone".to_owned())?;
         let hello = hello.await.map_err(|_| "the engine is gone".to_owned())?;
         frame::write(&mut to, &Open::Sync(hello)).await.map_err(|why| why.to_string())?;

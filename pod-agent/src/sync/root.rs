@@ -1,6 +1,6 @@
 //! The workspace's folder: every path is opened beneath it, and no symlink is followed on the way.
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open, openat, openat2};
 use rustix::io::Errno;
 use shared::path::WorkspacePath;
 use std::os::fd::OwnedFd;
@@ -22,6 +22,12 @@ impl Root {
     pub(super) fn open(path: &Path) -> Result<Self, Errno> {
         let fd = open(path, FOLDER, Mode::empty())?;
         Ok(Self { fd, path: path.to_owned(), stepwise: AtomicBool::new(false) })
+    }
+
+    /// Whether both are one folder.
+    pub(super) fn is(&self, other: &Root) -> bool {
+        let (Ok(here), Ok(there)) = (fstat(&self.fd), fstat(&other.fd)) else { return false };
+        (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
     }
 
     /// Where the watcher looks for it.

@@ -14,11 +14,15 @@ use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, Kind};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 use tokio::io::DuplexStream;
 
 /// How long anything may take to come about.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whose files these are.
+static SESSION: LazyLock<SessionId> = LazyLock::new(SessionId::random);
 
 fn path(text: &str) -> WorkspacePath {
     WorkspacePath::new(text).unwrap()
@@ -44,7 +48,7 @@ impl Folder {
 
     fn start(&self) -> Sync {
         let (workspace, state) = (self.app(""), self.dir.path().join(".berth"));
-        Sync::start(SyncSettings { workspace, state, volume: self.volume }).unwrap()
+        Sync::start(SyncSettings { workspace, state, volume: self.volume, sweep: PATIENCE }).unwrap()
     }
 
     fn write(&self, path: &str, text: &str) {
@@ -152,7 +156,7 @@ impl Link {
         let (theirs, mut stream) = tokio::io::duplex(1 << 20);
         let accepted = Accepted {
             version: 1,
-            session: SessionId::random(),
+            session: *SESSION,
             epoch: LinkEpoch(epoch),
             environment: BTreeMap::new(),
             limits: SyncLimits::default(),
@@ -325,6 +329,51 @@ async fn three_thousand_files_at_once_are_all_there() {
     }
     let files = |d: &Database| d.tree.values().filter(|entry| entry.kind == Kind::File).count();
     link.until(&mut database, "all files", |d| files(d) == 3_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_new_folders_with_an_empty_file_each_go_at_once() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    for n in 0..300 {
+        folder.write(&format!("d{n}/__init__.py"), "");
+    }
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    link.until(&mut database, "all of them", |d| d.tree.len() == 600).await;
+    assert_eq!(database.rev, 1, "in one batch");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_waits_for_what_was_written_before_and_not_for_what_goes_on() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    let log = folder.app("log");
+    let end = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let ending = std::sync::Arc::clone(&end);
+    // A log that grows all the time, and new files all the time.
+    let writing = std::thread::spawn(move || {
+        use std::io::Write;
+        let mut file = std::fs::File::create(&log).unwrap();
+        for n in 0.. {
+            writeln!(file, "line {n}").unwrap();
+            std::fs::write(log.with_file_name(format!("new{}", n % 1_000)), n.to_string()).unwrap();
+            if ending.load(std::sync::atomic::Ordering::Relaxed) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    for token in 1..=10 {
+        folder.write("before", &token.to_string());
+        link.say(FromControlPlane::Settle { token }).await;
+        link.until(&mut database, "an answer", |d| d.settled == token).await;
+        assert_eq!(database.text("before"), Some(token.to_string()));
+    }
+    end.store(true, std::sync::atomic::Ordering::Relaxed);
+    writing.join().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use super::disk::Disk;
 use super::engine::{Engine, Whole};
-use shared::id::{LinkEpoch, Revision};
+use shared::id::{LinkEpoch, Revision, SessionId};
 use shared::limits::SyncLimits;
 use shared::link::sync::{FromAgent, FromControlPlane, Hello};
 use std::collections::BTreeMap;
@@ -19,6 +19,7 @@ pub(super) enum Input {
     Wake,
     /// A link's sync stream is to begin.
     Linked {
+        session: SessionId,
         epoch: LinkEpoch,
         limits: SyncLimits,
         out: mpsc::Sender<FromAgent>,
@@ -81,7 +82,8 @@ impl<D: Disk> Thread<D> {
     fn hear(&mut self, input: Input) -> Option<OwnedSemaphorePermit> {
         let now = Instant::now();
         match input {
-            Input::Linked { epoch, limits, out, hello } => {
+            Input::Linked { session, epoch, limits, out, hello } => {
+                self.engine.serves(session);
                 let _ = hello.send(self.engine.link_up(epoch, limits, now));
                 self.link = Some((epoch, out));
             }

@@ -1,6 +1,7 @@
 //! From the database to the pod: batches are taken apart, staged, and brought into the workspace as far as that can
 //! be, then shown.
 
+use super::looking::AWAY;
 use super::{Engine, RETRY, Target, Whole};
 use crate::sync::disk::{Agreed, Applied, Disk, Seen};
 use shared::batch::{self, Claims, Op};
@@ -156,6 +157,9 @@ impl<D: Disk> Engine<D> {
     fn bring(&mut self, path: &WorkspacePath) -> Applied {
         let Some(target) = self.wanted.get(path).copied() else { return Applied::Done };
         let wanted = target.map(|target| target.entry);
+        if self.away {
+            return Applied::Failed(AWAY.0, AWAY.1.to_owned());
+        }
         let known = self.base.tree.get(path);
         let old = known.map(|known| known.entry);
         let seen = self.disk.look(path, known);
@@ -219,8 +223,15 @@ impl<D: Disk> Engine<D> {
         if known != agreed.as_ref() {
             self.base.set(path, agreed);
         }
+        self.waited.remove(path);
         self.wanted.remove(path);
         self.cleared(path);
+    }
+
+    /// Bytes of the smallest file that waits for room.
+    pub(super) fn least_wanted(&self) -> u64 {
+        let files = self.wanted.values().flatten().filter(|target| target.entry.kind != Kind::Dir);
+        files.map(|target| target.entry.size).min().unwrap_or(0)
     }
 
     /// Tells what the workspace shows, if everything received is in it.

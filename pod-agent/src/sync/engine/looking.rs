@@ -1,7 +1,7 @@
 //! Which paths are to be looked at, and when: marks of the watcher, sweeps, and what is ignored.
 
 use super::Engine;
-use crate::sync::disk::{Disk, Seen};
+use crate::sync::disk::{Disk, Presence, Seen};
 use shared::ignore::{IGNORE_FILE, Ignore};
 use shared::link::sync::{Problem, State};
 use shared::path::WorkspacePath;
@@ -10,14 +10,19 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-/// How often everything is looked at by `stat`: writes through a memory map raise no event.
-const SWEEP: Duration = Duration::from_secs(60);
-/// The same where watches ran out.
+/// How often everything is looked at by `stat`, if nothing else is said: writes through a memory map raise no event.
+pub(super) const SWEEP: Duration = Duration::from_secs(60);
+/// The same where watches ran out, or the workspace itself is gone.
 const POLL: Duration = Duration::from_secs(2);
 /// More changes than this at once are a burst, which is sent together.
 const BURST_ITEMS: usize = 16;
 /// A burst is over after this much silence, and at the latest after that much time.
 const BURST: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// What is told while the workspace itself is gone: a code and a sentence.
+pub(super) const AWAY: (&str, &str) = (
+    "workspace_gone",
+    "the session's folder is gone; nothing is deleted for that, and saves are kept until it is back",
+);
 /// Bytes of an ignore file that are read.
 const IGNORE_BYTES: u64 = 64 * 1024;
 
@@ -40,6 +45,9 @@ impl<D: Disk> Engine<D> {
         if some && self.dirty.len() > BURST_ITEMS {
             let (first, _) = self.burst.unwrap_or((now, now));
             self.burst = Some((first, now));
+        }
+        if self.disk.is_blind() || self.away {
+            self.sweep_at = self.sweep_at.min(now + POLL);
         }
     }
 
@@ -78,9 +86,34 @@ impl<D: Disk> Engine<D> {
     /// Compares everything with the base by `stat`, and watches every folder.
     pub(super) fn rescan(&mut self) {
         let now = self.now;
-        let every = if self.disk.is_blind() { POLL } else { SWEEP };
+        let every = if self.disk.is_blind() { POLL } else { self.sweep };
         self.sweep_at = now + every;
+        let presence = self.disk.presence();
         self.disk.reopen();
+        match presence {
+            Presence::Gone => {
+                self.sweep_at = now + POLL;
+                self.away = true;
+                self.problem_at(String::new(), AWAY.0, AWAY.1);
+            }
+            Presence::Same if !self.away => self.scan(),
+            Presence::Same | Presence::Other => {
+                self.away = false;
+                self.stuck.clear();
+                self.scan();
+                // What is not in another folder was not deleted in this one.
+                self.held = None;
+                self.hold_mass_delete();
+                if self.link.is_some() {
+                    self.tell_held();
+                    self.apply_wanted();
+                }
+            }
+        }
+    }
+
+    fn scan(&mut self) {
+        let now = self.now;
         self.read_ignore();
         self.refused.clear();
         self.unknown.clear();
@@ -146,6 +179,6 @@ impl<D: Disk> Engine<D> {
         }
         let topmost = gone.iter().filter(|path| path.parent().is_none_or(|parent| !gone.contains(&parent)));
         self.held = Some((gone.len() as u64, topmost.take(100).cloned().collect()));
-        self.state = State::Held;
+        self.enter(State::Held);
     }
 }

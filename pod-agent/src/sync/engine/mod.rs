@@ -16,13 +16,13 @@ mod telling;
 use super::base::Base;
 use super::disk::Disk;
 use sending::Flight;
-use shared::id::{ItemId, LinkEpoch, Revision, VolumeId};
+use shared::id::{ItemId, LinkEpoch, Revision, SessionId, VolumeId};
 use shared::ignore::Ignore;
 use shared::limits::SyncLimits;
 use shared::link::sync::{Begin, End, FromAgent, FromControlPlane, Hello, Problem, State};
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 /// The base is written this long after a change.
@@ -103,14 +103,26 @@ pub struct Engine<D> {
     state: State,
     /// Paths gone at the start, so many that deleting them waits for a decision.
     held: Option<(u64, Vec<WorkspacePath>)>,
-    askers: Vec<Asker>,
+    /// Who waits, by the number of the question.
+    askers: Vec<(u64, Asker)>,
+    /// Questions so far.
+    asks: u64,
+    /// Paths that were not looked at since a question, and the earliest such question.
+    waited: HashMap<WorkspacePath, u64>,
     /// Questions from here whose time has come.
     settled: Vec<u64>,
     /// A burst's first and last change.
     burst: Option<(Instant, Instant)>,
+    /// How often everything is looked at.
+    sweep: Duration,
     sweep_at: Instant,
     save_at: Option<Instant>,
+    /// When a full file system is tried again.
     retry_at: Option<Instant>,
+    /// When sending goes on after a refusal.
+    push_at: Option<Instant>,
+    /// The workspace itself is gone, and nothing can be said of its files.
+    away: bool,
     /// Contents that came had no room, and are asked for again only when the file system is tried again.
     no_room: bool,
 }
@@ -145,11 +157,16 @@ impl<D: Disk> Engine<D> {
             state: State::CatchingUp,
             held: None,
             askers: Vec::new(),
+            asks: 0,
+            waited: HashMap::new(),
             settled: Vec::new(),
             burst: None,
+            sweep: looking::SWEEP,
             sweep_at: now,
             save_at: None,
             retry_at: None,
+            push_at: None,
+            away: false,
             no_room: false,
         };
         engine.rescan();
@@ -157,9 +174,15 @@ impl<D: Disk> Engine<D> {
         engine
     }
 
+    /// Looks at everything so often, for what raises no event.
+    pub fn sweep_every(&mut self, every: Duration) {
+        self.sweep = every;
+        self.sweep_at = self.now + every;
+    }
+
     /// When the next [`Engine::tick`] is due, if nothing is heard before.
     pub fn next(&self) -> Instant {
-        [self.disk.next_mark(), self.next_push(), self.save_at, self.retry_at]
+        [self.disk.next_mark(), self.next_push(), self.save_at, self.retry_at, self.push_at]
             .into_iter()
             .flatten()
             .fold(self.sweep_at, Instant::min)
@@ -171,13 +194,16 @@ impl<D: Disk> Engine<D> {
         self.take_marks();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
-            if std::mem::take(&mut self.no_room) {
+            if self.no_room && !self.disk.has_room(self.least_wanted()) {
+                self.retry_at = Some(now + RETRY);
+            } else if std::mem::take(&mut self.no_room) {
                 // The control plane sends contents once; over a new stream it sends again what the base lacks.
                 self.unlinked();
             } else {
                 self.apply_wanted();
             }
         }
+        self.push_at = self.push_at.filter(|at| *at > now);
         if self.burst_over().is_none_or(|over| over <= now) {
             self.burst = None;
             self.push();
@@ -204,6 +230,16 @@ impl<D: Disk> Engine<D> {
                 self.save_at = Some(now + 5 * SAVE_AFTER);
             }
         }
+    }
+
+    /// The session of the next links. A base that another session agreed on is dropped.
+    pub fn serves(&mut self, session: SessionId) {
+        if self.base.session.is_some_and(|of| of != session) {
+            tracing::warn!("the base is another session's; both sides' files are united");
+            self.base.clear();
+            self.gone.clear();
+        }
+        self.base.session = Some(session);
     }
 
     /// A link is up. Answers what its sync stream begins with.
@@ -249,8 +285,7 @@ impl<D: Disk> Engine<D> {
     pub fn settle(&mut self, token: u64, now: Instant) -> bool {
         self.now = now;
         if self.link.is_some() {
-            self.rescan();
-            self.askers.push(Asker::Here(token));
+            self.ask(Asker::Here(token));
         }
         self.link.is_some()
     }
@@ -262,7 +297,7 @@ impl<D: Disk> Engine<D> {
 
     /// Whether a question of [`Engine::settle`] is still waiting; a link that goes takes them with it.
     pub fn is_asked(&self, token: u64) -> bool {
-        self.askers.iter().any(|asker| matches!(asker, Asker::Here(asked) if *asked == token))
+        self.askers.iter().any(|(_, asker)| matches!(asker, Asker::Here(asked) if *asked == token))
     }
 
     /// What is to be said over the link, in order.
@@ -287,7 +322,9 @@ impl<D: Disk> Engine<D> {
         self.caught_up = false;
         self.naming = None;
         self.retry_at = None;
+        self.push_at = None;
         self.askers.clear();
+        self.waited.clear();
         if let Some(flight) = self.flight.take() {
             // Perhaps committed, perhaps not: looked at again, and told again with what the base holds.
             let now = self.now;
@@ -313,8 +350,7 @@ impl<D: Disk> Engine<D> {
             FromControlPlane::Committed(committed) => self.committed(committed),
             FromControlPlane::Refused { batch, failure, retry } => self.batch_refused(batch, failure, retry),
             FromControlPlane::Settle { token } => {
-                self.rescan();
-                self.askers.push(Asker::ControlPlane(token));
+                self.ask(Asker::ControlPlane(token));
             }
             FromControlPlane::MassDeleteDecision { delete } => {
                 if self.held.take().is_none() {

@@ -39,6 +39,8 @@ struct Sent {
 pub(super) struct Flight {
     batch: BatchId,
     sent: Vec<Sent>,
+    /// The earliest question that waits for it.
+    pub(super) asked: Option<u64>,
 }
 
 impl Flight {
@@ -50,7 +52,7 @@ impl Flight {
 
 impl<D: Disk> Engine<D> {
     pub(super) fn can_push(&self) -> bool {
-        self.link.is_some() && self.caught_up && self.flight.is_none() && self.retry_at.is_none()
+        self.link.is_some() && self.caught_up && !self.away && self.flight.is_none() && self.push_at.is_none()
     }
 
     /// When something is to be sent.
@@ -105,11 +107,13 @@ impl<D: Disk> Engine<D> {
                 }
                 Seen::Problem(code, message) => {
                     self.problem(&path, code, message);
+                    self.waited.remove(&path);
                     self.stuck.insert(path);
                     continue;
                 }
                 Seen::Entry(entry, _) if entry.size > limits.file_bytes => {
                     self.problem(&path, "too_large", "the file is larger than this server takes");
+                    self.waited.remove(&path);
                     self.stuck.insert(path);
                     continue;
                 }
@@ -125,8 +129,13 @@ impl<D: Disk> Engine<D> {
             };
             match decide(wanted.as_ref(), old.as_ref(), here.as_ref()) {
                 Action::None | Action::Advance => self.agree(&path, &seen),
-                Action::Apply => consider = true,
-                Action::Commit | Action::Contest if self.refused.get(&path) == Some(&here) => {}
+                Action::Apply => {
+                    self.waited.remove(&path);
+                    consider = true;
+                }
+                Action::Commit | Action::Contest if self.refused.get(&path) == Some(&here) => {
+                    self.waited.remove(&path);
+                }
                 Action::Commit | Action::Contest => match seen {
                     Seen::Entry(entry, stamp) => {
                         self.hot.remove(&path);
@@ -143,7 +152,13 @@ impl<D: Disk> Engine<D> {
                             _ => there.push(sent),
                         }
                     }
-                    _ => drop(self.gone.insert(path)),
+                    _ => {
+                        // What is held waits for somebody's decision, and is not waited for.
+                        if self.held.is_some() {
+                            self.waited.remove(&path);
+                        }
+                        self.gone.insert(path);
+                    }
                 },
             }
         }
@@ -184,6 +199,8 @@ impl<D: Disk> Engine<D> {
             if self.disk.look(&path, self.base.tree.get(&path)) == Seen::Nothing {
                 if self.base.tree.contains_key(&path) {
                     sent.push(Sent { path, new: None, from: None });
+                } else {
+                    self.waited.remove(&path);
                 }
             } else {
                 self.dirty.insert(path, self.now);
@@ -244,7 +261,9 @@ impl<D: Disk> Engine<D> {
             let old = self.base.tree.get(from.as_ref().unwrap_or(path));
             let (item, pre) = (old.and_then(|old| old.item), old.map(|old| old.entry));
             let path = path.clone();
-            if let Some((entry, _)) = new.filter(|(entry, _)| !known.contains(&entry.hash)) {
+            // A folder has no content, though the hash of none.
+            let content = new.filter(|(entry, _)| entry.kind != Kind::Dir && !known.contains(&entry.hash));
+            if let Some((entry, _)) = content {
                 places.entry(entry.hash).or_insert_with(|| (path.clone(), entry.kind));
             }
             ops.push(match (*new, from.clone()) {
@@ -270,11 +289,11 @@ impl<D: Disk> Engine<D> {
                 if !matches!(why, BatchError::WrongHash | BatchError::Io(_)) {
                     tracing::warn!(%why, "a batch could not be made");
                 }
-                let paths = Flight { batch: BatchId::random(), sent }.into_paths();
+                let paths = Flight { batch: BatchId::random(), sent, asked: None }.into_paths();
                 self.dirty.extend(paths.map(|path| (path, now)));
                 match culprit {
                     Some(path) => self.is_hot(path),
-                    None => self.retry_at = Some(now + RETRY),
+                    None => self.push_at = Some(now + RETRY),
                 }
                 return;
             }
@@ -290,7 +309,9 @@ impl<D: Disk> Engine<D> {
             last: true,
         };
         let end = End { tar_hash: encoded.tar_hash };
-        self.flight = Some(Flight { batch, sent });
+        let paths = sent.iter().flat_map(|sent| sent.from.iter().chain([&sent.path]));
+        let asked = paths.filter_map(|path| self.waited.remove(path)).min();
+        self.flight = Some(Flight { batch, sent, asked });
         if encoded.data.len() <= CHUNK_BYTES {
             return self.say(FromAgent::Batch(Batch::Whole { begin, data: encoded.data.into(), end }));
         }
@@ -304,6 +325,7 @@ impl<D: Disk> Engine<D> {
     }
 
     fn is_hot(&mut self, path: WorkspacePath) {
+        self.waited.remove(&path);
         let pause = self.hot.get(&path).map_or(HOT.0, |pause| (*pause * 2).min(HOT.1));
         self.hot.insert(path.clone(), pause);
         let soon = if pause == HOT.0 { WARM } else { pause };
@@ -348,7 +370,9 @@ impl<D: Disk> Engine<D> {
                 }
                 OpResult::Refused(failure) if failure.code == CONTENT_MISSING => {
                     self.unknown.extend(new.map(|(entry, _)| entry.hash));
-                    self.dirty.extend(from.into_iter().chain([path]).map(|path| (path, now)));
+                    for path in from.into_iter().chain([path]) {
+                        self.again(path, flight.asked);
+                    }
                 }
                 OpResult::Refused(failure) => {
                     self.dirty.extend(from.map(|from| (from, now)));
@@ -366,15 +390,24 @@ impl<D: Disk> Engine<D> {
     pub(super) fn batch_refused(&mut self, batch: BatchId, failure: Failure, retry: bool) {
         let Some(flight) = self.flight.take_if(|flight| flight.batch == batch) else { return };
         tracing::info!(code = failure.code, retry, "a batch was refused");
-        let now = self.now;
         for Sent { path, new, from } in flight.sent {
-            self.dirty.extend(from.map(|from| (from, now)));
+            if let Some(from) = from {
+                self.again(from, flight.asked);
+            }
             if !retry {
                 self.problem(&path, &failure.code, &failure.message);
                 self.refused.insert(path.clone(), new.map(|(entry, _)| entry));
             }
-            self.dirty.insert(path, now);
+            self.again(path, flight.asked);
         }
-        self.retry_at = Some(now + RETRY);
+        self.push_at = Some(self.now + RETRY);
+    }
+
+    /// What a batch did not settle is looked at again, and whoever waited for the batch waits for that.
+    fn again(&mut self, path: WorkspacePath, asked: Option<u64>) {
+        if let Some(asked) = asked {
+            self.waited.entry(path.clone()).or_insert(asked);
+        }
+        self.dirty.insert(path, self.now);
     }
 }

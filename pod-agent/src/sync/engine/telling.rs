@@ -56,24 +56,49 @@ impl<D: Disk> Engine<D> {
         }
     }
 
+    /// Tells whether a mass delete is held.
+    pub(super) fn tell_held(&mut self) {
+        if let Some((items, paths)) = self.held.clone() {
+            self.say(FromAgent::MassDelete { items, paths });
+        }
+        self.enter(if self.caught_up { State::Live } else { State::CatchingUp });
+    }
+
     /// Answers who waits until all is committed, if it is.
     pub(super) fn answer(&mut self) {
-        if self.askers.is_empty() || !self.can_push() {
+        if self.askers.is_empty() || !self.caught_up || self.away {
             return;
         }
-        let held = self.held.is_some();
-        let waiting = self.dirty.keys().any(|path| !self.hot.contains_key(path));
-        // What is held waits for somebody's decision, and is not waited for.
-        let done = held || self.gone.is_empty() && self.disk.is_unmarked();
-        if waiting || !done {
-            return;
-        }
+        let in_flight = self.flight.as_ref().and_then(|flight| flight.asked);
+        let first = self.waited.values().copied().chain(in_flight).min();
+        let (done, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.askers)
+            .into_iter()
+            .partition(|(number, _)| first.is_none_or(|first| *number < first));
+        self.askers = waiting;
         let rev = self.committed.max(self.base.rev);
-        for asker in std::mem::take(&mut self.askers) {
+        for (_, asker) in done {
             match asker {
                 Asker::Here(token) => self.settled.push(token),
                 Asker::ControlPlane(token) => self.say(FromAgent::Settled { token, rev }),
             }
         }
+    }
+
+    /// Notes a question: it waits for what differs now, however much changes later.
+    pub(super) fn ask(&mut self, asker: Asker) {
+        self.rescan();
+        self.asks += 1;
+        let (number, held) = (self.asks, self.held.is_some());
+        // What is held waits for somebody's decision, and is not waited for.
+        let gone = self.gone.iter().filter(|_| !held);
+        for path in self.dirty.keys().chain(gone) {
+            if !self.waited.contains_key(path) {
+                self.waited.insert(path.clone(), number);
+            }
+        }
+        if let Some(flight) = &mut self.flight {
+            flight.asked.get_or_insert(number);
+        }
+        self.askers.push((number, asker));
     }
 }
