@@ -64,7 +64,21 @@ async fn a_flood_with_a_viewer_that_stopped_reading_costs_no_memory_and_no_other
 
     live.type_text("echo al''ive\n").await;
     live.wait_for("alive\r\n").await;
-    drop((silent, frozen));
+    // Of the flood they were sent what their windows and sockets hold, and when they wake, the screen as it is.
+    for (mut viewer, acknowledges) in [(silent, true), (frozen, false)] {
+        viewer.acknowledges = acknowledges;
+        if acknowledges {
+            viewer.acknowledge().await;
+        }
+        let mut taken = 0;
+        while viewer.offset < live.offset {
+            if let Frame::Output(_, bytes) = viewer.frame().await {
+                taken += bytes.len();
+            }
+        }
+        assert!(viewer.snapshots > 1, "painted anew");
+        assert!(taken < 16 << 20, "{taken} bytes");
+    }
 }
 
 #[tokio::test]
@@ -76,8 +90,9 @@ async fn ctrl_c_stops_a_flood_for_a_slow_reader_at_once() {
     viewer.acknowledges = false;
     viewer.type_text("yes\n").await;
     viewer.wait_for("y\r\ny\r\n").await;
-    // The viewer takes nothing for a while: the window is full.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // What the window holds without an acknowledgement: from there on the flood is held up.
+    let full = viewer.offset + 90 * 1024;
+    viewer.read_while(Duration::from_secs(20), |viewer| viewer.offset < full).await;
     let begun = std::time::Instant::now();
     viewer.type_text("\x03").await;
     viewer.acknowledges = true;
@@ -184,8 +199,19 @@ async fn a_short_cut_amid_fast_output_loses_nothing() {
     viewer.type_text("stty -echo; echo be''gin; seq 1 600000; echo en''d\n").await;
     viewer.wait_for("begin\r\n").await;
     viewer.cut();
-    // Long enough for the whole output, were the shell not made to wait.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // The history is full, and the shell made to wait, rather than its output be lost.
+    let agent = server.agent(&session);
+    e2e::eventually("the output waits", Duration::from_secs(20), || async {
+        for _ in 0..10 {
+            let waits = |process: &processes::Process| process.name == "seq" && process.state == 'S';
+            if !processes::family(agent).iter().any(waits) {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Some(())
+    })
+    .await;
     viewer.come_back().await;
     viewer.wait_for("end\r\n").await;
     let expected: String = (1..=600_000).map(|n| format!("{n}\r\n")).collect();

@@ -75,6 +75,12 @@ fn alive(pattern: &str) -> bool {
     })
 }
 
+/// A process' state, as `ps` has it.
+fn state(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
 #[tokio::test]
 async fn output_and_errors_come_apart_with_the_exit_code_and_the_input_arrives() {
     let (_folder, mut stream) = start(&["sh", "-c", "cat; echo $GREETING; echo bad >&2; exit 4"], |_| {});
@@ -88,8 +94,13 @@ async fn output_and_errors_come_apart_with_the_exit_code_and_the_input_arrives()
 #[tokio::test]
 async fn a_slow_caller_gets_all_of_a_quick_command_even_after_its_end() {
     let (_folder, mut stream) = start(&["seq", "1", "100000"], |_| {});
-    // Held up by 4 KiB, until the command has long written all that its pipe holds.
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    let Output::Started { pid } = frame::expect(&mut stream).await.unwrap() else { panic!() };
+    // Held up by 4 KiB, until the command has written all that its pipe holds, and sleeps.
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while state(pid) != Some('S') {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
     let told = all(&mut stream).await;
     let expected: String = (1..=100_000).map(|n| format!("{n}\n")).collect();
     assert!(told.out == expected.as_bytes(), "{} of {} bytes", told.out.len(), expected.len());
