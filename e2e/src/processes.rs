@@ -29,6 +29,11 @@ pub fn resident(pid: i32) -> u64 {
     memory(pid, "VmRSS").unwrap_or(0)
 }
 
+/// Resident memory in bytes that is not pages of files, such as the program's own; 0 if the process is gone.
+pub fn own(pid: i32) -> u64 {
+    memory(pid, "RssAnon").unwrap_or(0) + memory(pid, "RssShmem").unwrap_or(0)
+}
+
 /// Open descriptors; 0 if the process is gone.
 pub fn descriptors(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)

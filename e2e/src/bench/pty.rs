@@ -1,7 +1,8 @@
 //! A PTY in this very process: what the machine does without Berth.
 
-use portable_pty::{Child, CommandBuilder, MasterPty, NativePtySystem, PtySize, PtySystem};
+use portable_pty::{Child, ChildKiller, CommandBuilder, MasterPty, NativePtySystem, PtySize, PtySystem};
 use std::io::{Read, Write};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A program on a PTY.
@@ -24,6 +25,17 @@ impl Pty {
         let reader = pair.master.try_clone_reader().expect("a reader");
         let writer = pair.master.take_writer().expect("a writer");
         Self { reader, writer, child, _master: pair.master }
+    }
+
+    /// Prints without end, and is read as fast as can be.
+    pub(crate) fn flood() -> Flood {
+        let mut pty = Self::spawn(&["yes"]);
+        let killer = pty.child.clone_killer();
+        let reader = std::thread::spawn(move || {
+            let mut buffer = vec![0u8; 65536];
+            while pty.reader.read(&mut buffer).is_ok_and(|n| n > 0) {}
+        });
+        Flood { killer, reader }
     }
 
     /// Reads until `text` was seen.
@@ -84,6 +96,21 @@ impl Pty {
             let cut = seen.len().saturating_sub(64);
             seen.drain(..cut);
         }
+    }
+}
+
+/// A PTY that prints without end, and its reader.
+pub(crate) struct Flood {
+    killer: Box<dyn ChildKiller + Send + Sync>,
+    reader: JoinHandle<()>,
+}
+
+impl Flood {
+    /// Ends it.
+    pub(crate) fn stop(mut self) {
+        // It may have ended already.
+        let _ = self.killer.kill();
+        self.reader.join().expect("the flood's reader");
     }
 }
 

@@ -9,15 +9,18 @@ use std::time::{Duration, Instant};
 /// Gives back each key at once.
 const ECHO: &[&str] = &["sh", "-c", "stty raw -echo; printf go; exec cat"];
 
+/// The terminal's two protocols: what a client offers, the name, and how much an echo's median may add, in ms.
+const PROTOCOLS: [(&str, &str, f64); 2] = [("bin", "binary", 0.1), ("text", "JSON", 0.2)];
+
 /// Measures.
 pub(crate) async fn run(quick: bool) -> Report {
     let mut report = Report::new("terminal", quick);
     let rounds = if quick { 50 } else { 2000 };
-    let bulk = if quick { 5_000_000 } else { 200_000_000 };
+    let lines = if quick { 100_000 } else { 5_000_000 };
     let server = Server::start().await;
     let session = server.session("bench").await;
     let agent = server.agent(&session);
-    let idle = processes::resident(agent);
+    let idle = Resident::of(agent);
 
     let raw = tokio::task::spawn_blocking(move || {
         let mut pty = Pty::spawn(ECHO);
@@ -29,32 +32,33 @@ pub(crate) async fn run(quick: bool) -> Report {
     report.add("echo, raw PTY, p99", raw.p99(), "ms");
     echo(&mut report, &session, rounds, &raw, "").await;
 
+    let beside = tokio::task::spawn_blocking(move || {
+        let flood = Pty::flood();
+        let mut pty = Pty::spawn(ECHO);
+        pty.wait_for("go");
+        let times = Times::new(pty.echoes(rounds));
+        flood.stop();
+        times
+    });
+    let beside = beside.await.expect("the raw PTY");
+    report.add("echo, raw PTY beside a raw flood, p50", beside.p50(), "ms");
+    report.add("echo, raw PTY beside a raw flood, p99", beside.p99(), "ms");
     let flood = Flood::start(&session).await;
-    echo(&mut report, &session, rounds, &raw, " beside a flood").await;
+    echo(&mut report, &session, rounds, &beside, " beside a flood").await;
     flood.stop().await;
 
-    let files = tokio::spawn(move_files(session.clone(), if quick { 2 } else { 20 }));
-    let moving = echoes(&session, "bin", usize::MAX, Some(&files)).await;
-    report.judge(
-        "echo, binary while 100 MB of files move, p50",
-        moving.p50(),
-        "ms",
-        "added < 0.1 ms",
-        moving.p50() - raw.p50() < 0.1,
-    );
-    report.judge(
-        "echo, binary while 100 MB of files move, p99",
-        moving.p99(),
-        "ms",
-        "< 3 ms",
-        moving.p99() < 3.0,
-    );
-    files.await.expect("the files");
+    for (cap, name, bar) in PROTOCOLS {
+        let files = tokio::spawn(move_files(session.clone(), name, contents(if quick { 2 } else { 20 })));
+        let moving = echoes(&session, cap, usize::MAX, Some(&files)).await;
+        judge_echo(&mut report, &format!("{name} while 100 MB of files move"), &moving, &raw, bar);
+        files.await.expect("the files");
+    }
 
-    output(&mut report, &session, bulk).await;
+    output(&mut report, &session, lines).await;
     interrupt(&mut report, &session).await;
     connect(&mut report, &session, rounds.min(200)).await;
     memory(&mut report, &server, idle).await;
+    replica(&mut report, &server, if quick { 3 } else { 50 }).await;
     report
 }
 
@@ -97,18 +101,17 @@ async fn echoes<T>(
 }
 
 async fn echo(report: &mut Report, session: &Session, rounds: usize, raw: &Times, when: &str) {
-    for (cap, name, bar) in [("bin", "binary", 0.1), ("text", "JSON", 0.2)] {
+    for (cap, name, bar) in PROTOCOLS {
         let times = echoes::<()>(session, cap, rounds, None).await;
-        let added = times.p50() - raw.p50();
-        report.judge(
-            format!("echo, {name}{when}, p50"),
-            times.p50(),
-            "ms",
-            format!("added < {bar} ms"),
-            added < bar,
-        );
-        report.judge(format!("echo, {name}{when}, p99"), times.p99(), "ms", "< 3 ms", times.p99() < 3.0);
+        judge_echo(report, &format!("{name}{when}"), &times, raw, bar);
     }
+}
+
+fn judge_echo(report: &mut Report, what: &str, times: &Times, raw: &Times, bar: f64) {
+    let added = times.p50() - raw.p50();
+    let bar_added = format!("added < {bar} ms");
+    report.judge(format!("echo, {what}, p50"), times.p50(), "ms", bar_added, added < bar);
+    report.judge(format!("echo, {what}, p99"), times.p99(), "ms", "< 3 ms", times.p99() < 3.0);
 }
 
 /// Another terminal that prints without end, and its reader.
@@ -137,26 +140,30 @@ impl Flood {
     }
 }
 
-/// Saves so many files of 5 MB that do not compress.
-async fn move_files(session: Session, count: usize) {
+/// So many files of 5 MB that do not compress. Made before anything is timed.
+fn contents(count: usize) -> Vec<Vec<u8>> {
     let mut state = 1u64;
-    for n in 0..count {
-        let bytes: Vec<u8> = (0..5_000_000 / 8)
-            .flat_map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                state.to_le_bytes()
-            })
-            .collect();
-        session.save(&format!("moved/{n}"), bytes).await;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..count).map(|_| (0..5_000_000 / 8).flat_map(|_| random()).collect()).collect()
+}
+
+async fn move_files(session: Session, folder: &'static str, contents: Vec<Vec<u8>>) {
+    for (n, bytes) in contents.into_iter().enumerate() {
+        session.save(&format!("{folder}/{n}"), bytes).await;
     }
 }
 
-async fn output(report: &mut Report, session: &Session, bytes: usize) {
+async fn output(report: &mut Report, session: &Session, lines: usize) {
+    // As a shell has it: the terminal makes each line's break two bytes.
     let line = format!(
-        "stty raw -echo; printf go; read x; yes 0123456789012345678901234567890123456789 | head -c {bytes}; exec sleep 1000"
+        "stty -echo; printf go; read x; yes 0123456789012345678901234567890123456789 | head -n {lines}; exec sleep 1000"
     );
+    let bytes = lines * 42;
     let argv = ["bash", "-c", line.as_str()];
     let mut pty = Pty::spawn(&argv);
     let raw = tokio::task::spawn_blocking(move || {
@@ -238,9 +245,27 @@ async fn connect(report: &mut Report, session: &Session, rounds: usize) {
     report.add("connect → usable, p99", times.p99(), "ms");
 }
 
-async fn memory(report: &mut Report, server: &Server, idle: u64) {
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    report.judge("agent's resident memory, idle", mib(idle), "MiB", "≤ 10 MiB", mib(idle) <= 10.0);
+/// A process' resident memory in bytes.
+struct Resident {
+    all: u64,
+    /// What is not pages of its program and libraries, which are in memory once for all agents.
+    own: u64,
+}
+
+impl Resident {
+    fn of(pid: i32) -> Self {
+        Self { all: processes::resident(pid), own: processes::own(pid) }
+    }
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+async fn memory(report: &mut Report, server: &Server, idle: Resident) {
+    let all = mib(idle.all);
+    report.judge("agent's resident memory, idle", all, "MiB", "≤ 10 MiB", all <= 10.0);
+    report.add("of it the agent's own, idle", mib(idle.own), "MiB");
     let session = server.session("memory").await;
     for (count, more) in [(1, 1), (20, 19)] {
         for n in 0..more {
@@ -249,6 +274,41 @@ async fn memory(report: &mut Report, server: &Server, idle: u64) {
             viewer.wait_for(e2e::server::PROMPT).await;
         }
         let name = format!("agent's resident memory, {count} terminal{}", if count == 1 { "" } else { "s" });
-        report.add(name, mib(processes::resident(server.agent(&session))), "MiB");
+        let resident = Resident::of(server.agent(&session));
+        report.add(name.clone(), mib(resident.all), "MiB");
+        report.add(
+            format!("of it the agent's own, {}", name.rsplit(", ").next().unwrap_or(&name)),
+            mib(resident.own),
+            "MiB",
+        );
     }
+}
+
+/// So many sessions at once, each with a terminal that is looked at; what each costs the server.
+async fn replica(report: &mut Report, server: &Server, count: usize) {
+    let before = processes::resident(server.pid());
+    let mut sessions = Vec::new();
+    for n in 0..count {
+        sessions.push(server.session(&format!("link-{n}")).await);
+    }
+    let linked = processes::resident(server.pid());
+    let mut viewers = Vec::new();
+    for session in &sessions {
+        let mut viewer = session.terminal().await;
+        viewer.wait_for(e2e::server::PROMPT).await;
+        viewers.push(viewer);
+    }
+    let viewed = processes::resident(server.pid());
+    let begun = Instant::now();
+    for viewer in &mut viewers {
+        viewer.type_text("echo he''re\n").await;
+    }
+    for viewer in &mut viewers {
+        viewer.wait_for("here\r\n").await;
+    }
+    let each = |bytes: u64| bytes as f64 / 1024.0 / count as f64;
+    report.add("links and terminals at once, all answering", viewers.len() as f64, "");
+    report.add("until the last of them answered", begun.elapsed().as_secs_f64() * 1e3, "ms");
+    report.add("server's memory for each link", each(linked.saturating_sub(before)), "KiB");
+    report.add("server's memory for each terminal viewed", each(viewed.saturating_sub(linked)), "KiB");
 }
