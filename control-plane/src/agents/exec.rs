@@ -1,10 +1,10 @@
 //! One command in a session: streamed output, a time limit, an end when the caller goes.
 
-use super::frames::Frames;
 use super::{AskError, Link};
 use bytes::Bytes;
 use shared::limits::{AFTER_REV_WAIT, TERMINAL_CHUNK_BYTES};
 use shared::link::exec::{Command, Input, Output};
+use shared::link::frames::Frames;
 use shared::link::{Open, frame};
 use std::time::Duration;
 use tokio::io::{ReadHalf, WriteHalf};

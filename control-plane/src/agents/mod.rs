@@ -15,7 +15,6 @@
 pub mod exec;
 #[cfg(test)]
 pub(crate) mod fixtures;
-mod frames;
 pub mod identity;
 pub mod link;
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Serves one link from its first byte to its last.
 
-use super::frames::Frames;
 use super::link::{CONTROL_WAITING, Inner, Link};
 use super::registry::{AgentEvent, Agents, Refusal};
 use super::rows;
@@ -8,6 +7,7 @@ use super::sync;
 use shared::id::SessionId;
 use shared::limits::{PING_EVERY, PING_TIMEOUT};
 use shared::link::frame::{self, FrameError};
+use shared::link::frames::Frames;
 use shared::link::hello::{Accepted, FromAgent, FromControlPlane, Hello, Vitals, Welcome};
 use shared::link::mux::{LinkStream, Side, mux};
 use shared::link::socket::BinaryMessages;

@@ -6,10 +6,10 @@
 
 use super::wire::{self, Asked, Attachment, Close, Frame, Outgoing};
 use super::{Agents, AskError, Link};
-use crate::agents::frames::Frames;
 use futures::{FutureExt, Sink, SinkExt, Stream, StreamExt};
 use shared::id::{SessionId, TerminalId};
 use shared::limits::{PING_EVERY, PING_TIMEOUT};
+use shared::link::frames::Frames;
 use shared::link::mux::LinkStream;
 use shared::link::terminal::{Answer, Call, Create, FromViewer, Summary, ToViewer};
 use shared::link::{Open, frame};

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use shared::id::{Epoch, InputSeq, Offset, Revision, TerminalId, ViewerId};
 use shared::limits::{TERMINAL_CHUNK_BYTES, TERMINAL_SIDE};
 use shared::link::Failure;
-use shared::link::terminal::{Attach, FromViewer, Resume, Size, ToViewer};
+use shared::link::terminal::{Attach, FromViewer, Resume, Size, ToViewer, cut_character};
 
 /// Bytes of one WebSocket message from a viewer: input of [`INPUT_BYTES`] in base64 or escaped JSON, with room.
 pub const VIEWER_MESSAGE_BYTES: usize = 512 * 1024;
@@ -441,21 +441,6 @@ impl Outgoing {
         }
         vec![text(&ToClient::Output { offset, payload: Payload::of(&held) })]
     }
-}
-
-/// How many bytes at the end are the beginning of a character that may yet be completed: 0 to 3.
-fn cut_character(bytes: &[u8]) -> usize {
-    for back in 1..=bytes.len().min(3) {
-        let tail = &bytes[bytes.len() - back..];
-        match tail[0] {
-            0x80..=0xbf => continue,
-            _ => {
-                let incomplete = std::str::from_utf8(tail).is_err_and(|e| e.error_len().is_none());
-                return if incomplete { back } else { 0 };
-            }
-        }
-    }
-    0
 }
 
 /// A notice becomes an error frame; those that are an agent's last word close the socket too.

@@ -53,9 +53,16 @@ pub async fn write<W: AsyncWrite + Unpin, M: Serialize>(
     Ok(())
 }
 
+/// The length that stands before a message, refused before anything is made ready for it.
+pub(super) fn length(head: [u8; LENGTH_BYTES]) -> Result<usize, FrameError> {
+    let length = u32::from_be_bytes(head) as usize;
+    if length > MESSAGE_BYTES { Err(FrameError::TooLong(length)) } else { Ok(length) }
+}
+
 /// Reads one message. `None` at a proper end between two messages.
 ///
-/// Not safe to cancel: a `select!` over this loses what was read. Give it a task of its own.
+/// Reads no byte beyond it, so the stream can be handed on. Not safe to cancel: a `select!` over this loses what was
+/// read; [`super::frames`] is for that.
 pub async fn read<R: AsyncRead + Unpin, M: DeserializeOwned>(
     stream: &mut R,
 ) -> Result<Option<M>, FrameError> {
@@ -68,10 +75,7 @@ pub async fn read<R: AsyncRead + Unpin, M: DeserializeOwned>(
             n => have += n,
         }
     }
-    let length = u32::from_be_bytes(length) as usize;
-    if length > MESSAGE_BYTES {
-        return Err(FrameError::TooLong(length));
-    }
+    let length = self::length(length)?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
     let mut reader = rmp_serde::Deserializer::from_read_ref(&body);

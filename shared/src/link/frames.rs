@@ -1,9 +1,8 @@
 //! Reads a stream's messages so that a `select!` may give up waiting without losing any.
 
+use super::frame::{self, FrameError, LENGTH_BYTES};
 use bytes::{Buf, BytesMut};
 use serde::de::DeserializeOwned;
-use shared::limits::MESSAGE_BYTES;
-use shared::link::frame::{FrameError, LENGTH_BYTES};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -50,10 +49,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     /// A message that is here already.
     fn buffered<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
         let Some(head) = self.buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
-        let length = u32::from_be_bytes(*head) as usize;
-        if length > MESSAGE_BYTES {
-            return Err(FrameError::TooLong(length));
-        }
+        let length = frame::length(*head)?;
         let Some(body) = self.buffer.get(LENGTH_BYTES..LENGTH_BYTES + length) else { return Ok(None) };
         let message = rmp_serde::from_slice(body)?;
         self.buffer.advance(LENGTH_BYTES + length);
@@ -64,7 +60,6 @@ impl<R: AsyncRead + Unpin> Frames<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::link::frame;
     use std::time::Duration;
     use tokio::io::AsyncWriteExt;
 

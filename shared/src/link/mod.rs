@@ -19,6 +19,7 @@
 
 pub mod exec;
 pub mod frame;
+pub mod frames;
 pub mod hello;
 pub mod mux;
 pub mod socket;

@@ -180,3 +180,18 @@ pub enum ToViewer {
     /// the last message, why the stream ends: `terminal_gone`, `input_gap`, `bad_message`.
     Notice(Failure),
 }
+
+/// How many bytes at the end are the beginning of a character that may yet be completed: 0 to 3.
+pub fn cut_character(bytes: &[u8]) -> usize {
+    for back in 1..=bytes.len().min(3) {
+        let tail = &bytes[bytes.len() - back..];
+        match tail[0] {
+            0x80..=0xbf => continue,
+            _ => {
+                let incomplete = std::str::from_utf8(tail).is_err_and(|e| e.error_len().is_none());
+                return if incomplete { back } else { 0 };
+            }
+        }
+    }
+    0
+}
