@@ -1,6 +1,6 @@
 //! Many streams over one connection: yamux, driven by one task.
 
-use crate::limits::LINK_STREAMS;
+use crate::limits::{LINK_STREAMS, TERMINAL_CHUNK_BYTES};
 use futures::io::{AsyncRead, AsyncWrite};
 use std::future::poll_fn;
 use std::io;
@@ -14,8 +14,8 @@ pub type LinkStream = Compat<yamux::Stream>;
 /// Inbound streams that wait to be taken before the connection is read no further.
 const INBOUND_WAITING: usize = 64;
 /// Payload bytes of one yamux frame: larger than yamux' own choice of 16 KiB, since a flood of small frames
-/// costs more than it interleaves.
-const FRAME_BYTES: usize = 64 * 1024;
+/// costs more than it interleaves. A whole chunk of output and what names it fit, or each would make two.
+pub(super) const FRAME_BYTES: usize = TERMINAL_CHUNK_BYTES + 1024;
 
 /// Which side of the connection this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

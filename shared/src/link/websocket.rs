@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 /// Bytes gathered into one message before it is handed on unflushed: a yamux frame and its header fit.
-const GATHER_BYTES: usize = 64 * 1024;
+const GATHER_BYTES: usize = super::mux::FRAME_BYTES + 1024;
 
 /// Reads and writes bytes over a stream and sink of binary messages. The caller maps its crate's messages
 /// to `Bytes` and leaves out pings and pongs.
