@@ -2,7 +2,8 @@
 
 use crate::environment::Environment;
 use crate::link::{self, Ended, Up};
-use crate::processes;
+use crate::memory::Watching;
+use crate::processes::{self, Family};
 use crate::settings::Settings;
 use crate::sync::{Sync, SyncSettings};
 use crate::terminal::{Keeping, Terminals};
@@ -112,7 +113,7 @@ async fn last_state(parts: &Parts, grace: Duration) -> bool {
     parts.terminals.close_all().await;
     // Commands are what is left of this process' children; they end with it.
     if let Ok(me) = i32::try_from(std::process::id()) {
-        processes::end(me, false, "", false).await;
+        processes::end(Family::of_job(me, false, ""), false).await;
     }
     parts.sync.end(deadline.saturating_duration_since(Instant::now())).await
 }

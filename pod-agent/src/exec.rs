@@ -1,7 +1,7 @@
 //! One command: its input, its two outputs apart, its end, and the end of all it started.
 
 use crate::environment::{Environment, is_variable};
-use crate::processes::{self, TAG};
+use crate::processes::{self, Family, TAG};
 use crate::terminal::pty::signal_name;
 use bytes::Bytes;
 use shared::id::Revision;
@@ -93,7 +93,7 @@ where
             status = child.wait() => status,
             () = tokio::time::sleep(time) => {
                 timed_out = true;
-                processes::end(leader, false, tag, false).await;
+                processes::end(Family::of_job(leader, false, tag), false).await;
                 child.wait().await
             }
         };
@@ -116,7 +116,7 @@ where
         // The end of the caller's stream is the end of the command.
         _ = caller_left => {
             if !over.is_cancelled() {
-                processes::end(leader, false, tag, false).await;
+                processes::end(Family::of_job(leader, false, tag), false).await;
             }
             return Ok(());
         }

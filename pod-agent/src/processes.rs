@@ -1,7 +1,8 @@
 //! Finding and ending all that a shell or command started, however it tried to get away.
 //!
 //! `kill` on a shell reaches one process; `setsid`, `nohup` and double forks survive it. What something started
-//! is found three ways, together: by parentage, by session, and by a variable ([`TAG`]) that it inherited.
+//! is found three ways, together: by parentage, by session, and by a variable that it inherited, such as [`TAG`].
+//! The local runtime ends whole agents with the same.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
@@ -35,6 +36,37 @@ pub struct Process {
     started: u64,
 }
 
+impl Process {
+    /// The process that has this number now, unless it is a zombie.
+    pub fn of(pid: i32) -> Option<Self> {
+        let stat = stat(pid).filter(|stat| !stat.zombie)?;
+        Some(Self { pid, started: stat.started })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn invented(pid: i32, started: u64) -> Self {
+        Self { pid, started }
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Whether it still runs; a zombie doesn't.
+    pub fn is_alive(&self) -> bool {
+        stat(self.pid).is_some_and(|now| now.started == self.started && !now.zombie)
+    }
+
+    /// Sends it a signal, if it still runs.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.is_alive()) {
+            // It may have ended just now.
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Stat {
     parent: i32,
@@ -63,85 +95,119 @@ fn all() -> BTreeMap<i32, Stat> {
         .collect()
 }
 
-fn is_tagged(pid: i32, tag: &[u8]) -> bool {
-    std::fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environ| environ.split(|b| *b == 0).any(|variable| variable == tag))
+/// All that run, zombies aside.
+pub fn running() -> Vec<Process> {
+    let running = all().into_iter().filter(|(_, stat)| !stat.zombie);
+    running.map(|(pid, stat)| Process { pid, started: stat.started }).collect()
 }
 
-/// Everything alive that `leader` started, itself among it, and all that carries `tag` as its [`TAG`].
-///
-/// A leader that `ended` is looked for by its session only: its number may be another process' by now, but not
-/// while its session lives.
-pub fn family(leader: i32, ended: bool, tag: &str) -> Vec<Process> {
-    let tag = format!("{TAG}={tag}").into_bytes();
-    let all = all();
-    let me = i32::try_from(std::process::id()).unwrap_or_default();
-    let reused = ended && all.contains_key(&leader);
-    let descends = |mut pid: i32| {
-        // Bounded: a parent's number may be reused while we look, and make a circle.
-        for _ in 0..1000 {
-            if pid == leader {
+/// The number of a process' session, which is that of the process that leads it.
+pub fn session(pid: i32) -> Option<i32> {
+    stat(pid).map(|stat| stat.session)
+}
+
+/// The value of a variable in the environment that a process was started with.
+pub fn variable(pid: i32, name: &str) -> Option<String> {
+    let environ = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value =
+        environ.split(|b| *b == 0).find_map(|v| v.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    String::from_utf8(value.to_vec()).ok()
+}
+
+/// What belongs together because one process started it.
+#[derive(Clone, Copy, Debug)]
+pub struct Family<'a> {
+    /// The number of the process from which all descend, and whose session is theirs.
+    pub leader: Option<i32>,
+    /// Whether that one ended: then its number may be another process' by now, but not while its session lives.
+    pub ended: bool,
+    /// The name and the value of a variable that all inherit.
+    pub variable: (&'a str, &'a str),
+}
+
+impl<'a> Family<'a> {
+    /// What a terminal's shell or a command started, marked by its [`TAG`].
+    pub fn of_job(leader: i32, ended: bool, tag: &'a str) -> Self {
+        Self { leader: Some(leader), ended, variable: (TAG, tag) }
+    }
+
+    /// Everything alive that belongs to it, the leader among it; never this process, nor process 1.
+    pub fn members(&self) -> Vec<Process> {
+        let all = all();
+        let me = i32::try_from(std::process::id()).unwrap_or_default();
+        let reused = self.ended && self.leader.is_some_and(|leader| all.contains_key(&leader));
+        let descends = |mut pid: i32| {
+            // Bounded: a parent's number may be reused while we look, and make a circle.
+            for _ in 0..1000 {
+                if self.leader == Some(pid) {
+                    return true;
+                }
+                match all.get(&pid) {
+                    Some(stat) if stat.parent > 1 && stat.parent != pid => pid = stat.parent,
+                    _ => return false,
+                }
+            }
+            false
+        };
+        let (name, value) = self.variable;
+        let is_of_it = |pid: i32, stat: &Stat| {
+            (self.leader == Some(stat.session) && !reused)
+                || (!self.ended && descends(pid))
+                || variable(pid, name).as_deref() == Some(value)
+        };
+        all.iter()
+            .filter(|(pid, stat)| **pid != me && **pid != 1 && !stat.zombie && is_of_it(**pid, stat))
+            .map(|(pid, stat)| Process { pid: *pid, started: stat.started })
+            .collect()
+    }
+
+    /// [`Self::members`] off the threads that serve terminals: it reads a file or two of every process.
+    pub async fn find(&self) -> Vec<Process> {
+        let (leader, ended) = (self.leader, self.ended);
+        let (name, value) = (self.variable.0.to_owned(), self.variable.1.to_owned());
+        let find = move || Family { leader, ended, variable: (&name, &value) }.members();
+        tokio::task::spawn_blocking(find).await.unwrap_or_default()
+    }
+
+    /// Kills `known` and whatever else belongs to it, newcomers included. Answers whether all are gone; some may be
+    /// no longer ours to end.
+    pub async fn kill(&self, known: &[Process]) -> bool {
+        for _ in 0..PASSES {
+            let mut left: Vec<Process> = known.iter().copied().filter(Process::is_alive).collect();
+            // Once the leader is dead, its number may be another's.
+            let leads = known.iter().any(|p| Some(p.pid) == self.leader && p.is_alive());
+            left.extend(Family { ended: !leads, ..*self }.find().await);
+            left.sort();
+            left.dedup();
+            if left.is_empty() {
                 return true;
             }
-            match all.get(&pid) {
-                Some(stat) if stat.parent > 1 && stat.parent != pid => pid = stat.parent,
-                _ => return false,
-            }
+            left.iter().for_each(|process| process.signal(Signal::KILL));
+            tokio::time::sleep(LOOK_EVERY).await;
         }
         false
-    };
-    let is_of_it = |pid: i32, stat: &Stat| {
-        (stat.session == leader && !reused) || (!ended && descends(pid)) || is_tagged(pid, &tag)
-    };
-    all.iter()
-        .filter(|(pid, stat)| **pid != me && **pid != 1 && !stat.zombie && is_of_it(**pid, stat))
-        .map(|(pid, stat)| Process { pid: *pid, started: stat.started })
-        .collect()
+    }
 }
 
-/// [`family`] off the threads that serve terminals: it reads a file or two of every process.
-async fn find(leader: i32, ended: bool, tag: &str) -> Vec<Process> {
-    let tag = tag.to_owned();
-    tokio::task::spawn_blocking(move || family(leader, ended, &tag)).await.unwrap_or_default()
-}
-
-fn is_alive(process: &Process) -> bool {
-    stat(process.pid).is_some_and(|now| now.started == process.started && !now.zombie)
-}
-
-fn signal(processes: &[Process], signal: Signal) {
-    for process in processes.iter().filter(|p| is_alive(p)) {
-        if let Some(pid) = Pid::from_raw(process.pid) {
-            let _ = kill_process(pid, signal);
-        }
+/// Waits until none of these runs, at most so long.
+pub async fn wait_until_gone(processes: &[Process], patience: Duration) {
+    let deadline = Instant::now() + patience;
+    while processes.iter().any(Process::is_alive) && Instant::now() < deadline {
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
 /// Ends a family: if `polite`, hangs it up, wakes the stopped so that they notice, and waits [`POLITENESS`]; then
-/// kills what is left, newcomers included. Returns when all are gone or no longer ours to end. See [`family`] for
-/// `ended`.
-pub async fn end(leader: i32, ended: bool, tag: &str, polite: bool) {
-    let known = find(leader, ended, tag).await;
+/// kills what is left. Returns when all are gone or no longer ours to end.
+pub async fn end(family: Family<'_>, polite: bool) {
+    let known = family.find().await;
     if polite {
-        signal(&known, Signal::HUP);
-        signal(&known, Signal::CONT);
-        let deadline = Instant::now() + POLITENESS;
-        while known.iter().any(is_alive) && Instant::now() < deadline {
-            tokio::time::sleep(LOOK_EVERY).await;
+        for signal in [Signal::HUP, Signal::CONT] {
+            known.iter().for_each(|process| process.signal(signal));
         }
+        wait_until_gone(&known, POLITENESS).await;
     }
-    for _ in 0..PASSES {
-        let mut left: Vec<Process> = known.iter().copied().filter(is_alive).collect();
-        // Once the leader is dead, its number may be another's.
-        let leads = known.iter().any(|p| p.pid == leader && is_alive(p));
-        left.extend(find(leader, !leads, tag).await);
-        left.sort();
-        left.dedup();
-        if left.is_empty() {
-            return;
-        }
-        signal(&left, Signal::KILL);
-        tokio::time::sleep(LOOK_EVERY).await;
+    if !family.kill(&known).await {
+        tracing::warn!(leader = family.leader, "some processes could not be ended");
     }
-    tracing::warn!(leader, "some processes could not be ended");
 }

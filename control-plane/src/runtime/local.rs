@@ -242,8 +242,8 @@ impl Runtime for LocalRuntime {
     }
 
     async fn stop(&self, session: SessionId, grace: Duration) -> Result<(), RuntimeError> {
-        let variable = format!("{SESSION_VARIABLE}={session}");
-        if !process::end(self.agent(session), &variable, grace).await {
+        let value = session.to_string();
+        if !process::end(self.agent(session), (SESSION_VARIABLE, &value), grace).await {
             return Err(RuntimeError::Retry("some of its processes could not be ended".to_owned()));
         }
         // Its reaper may be a moment behind.

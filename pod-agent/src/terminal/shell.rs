@@ -8,7 +8,7 @@ use super::pty::Pty;
 use super::screen::Screen;
 use super::viewers::{Gap, Viewers};
 use crate::environment::Environment;
-use crate::processes;
+use crate::processes::{self, Family};
 use bytes::{Buf, Bytes};
 use shared::id::{Epoch, InputSeq, Offset, Revision, TerminalId, ViewerId};
 use shared::limits::{AFTER_REV_WAIT, INPUT_WINDOW_BYTES, TERMINAL_CHUNK_BYTES, VIEWER_GRACE};
@@ -180,7 +180,7 @@ impl Shell {
     /// Ends it and all it started.
     pub async fn close(&self) {
         let ended = self.state().exit.is_some();
-        processes::end(self.leader, ended, &self.id.to_string(), true).await;
+        processes::end(Family::of_job(self.leader, ended, &self.id.to_string()), true).await;
         self.over.cancel();
         let task = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {
