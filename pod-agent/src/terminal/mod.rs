@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`history`] | the last bytes of output, numbered |
 //! | [`screen`] | what a terminal shows, and how to paint it anew |
+//! | [`flood`] | what a flood of output leaves behind on a screen |
 //! | [`viewers`] | who looks, where each stands, what each typed |
 //! | [`pty`] | the pseudo-terminal and its shell |
 //! | [`shell`] | one terminal: all of these under one lock, and the tasks that feed them |
@@ -12,6 +13,7 @@
 pub mod attach;
 pub mod history;
 pub mod pty;
+pub mod flood;
 pub mod screen;
 pub mod shell;
 pub mod viewers;
