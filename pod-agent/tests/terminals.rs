@@ -394,6 +394,44 @@ async fn a_large_paste_reaches_a_raw_program_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_gets_one_answer_however_many_look_on() {
+    let session = Session::new();
+    let link = session.link();
+    // Shows what it is given: ESC as ^[.
+    let script = "stty raw -echo; printf 'asked\\033[6n'; exec cat -v";
+    let terminal = session.open(&["sh", "-c", script]).await;
+    let mut first = Viewer::attach(&link, "first", terminal).await;
+    let mut second = Viewer::attach(&link, "second", terminal).await;
+    let shown = |v: &Viewer| v.picture.windows(5).any(|w| w == b"asked") || v.seen.ends_with(b"\x1b[6n");
+    first.until(shown).await;
+    second.until(shown).await;
+
+    // Both terminals answer, as each does that sees the question; nobody typed, so the first is asked.
+    second.types("\x1b[5;22R").await;
+    second.until(|v| v.acked == v.typed).await;
+    first.types("\x1b[5;11R").await;
+    first.sees("^[[5;11R").await;
+    // The one who types has the terminal from then on. The last is F3 with Shift as well as an answer: the program
+    // asked, so it is one.
+    second.types("!").await;
+    second.sees("!").await;
+    for answer in ["\x1b[?1;2c", "\x1b]11;rgb:0000/0000/0000\x07", "\x1b[1;2R"] {
+        first.types(answer).await;
+    }
+    first.until(|v| v.acked == v.typed).await;
+    second.types("\x1b[?6c").await;
+    second.sees("^[[?6c").await;
+    // What was dropped counts as given, so the one who sent it types on.
+    first.types("?").await;
+    first.sees("?").await;
+    second.until(|v| v.seen.ends_with(b"?")).await;
+    let given = String::from_utf8_lossy(&second.seen).into_owned();
+    let given = given.rsplit("\x1b[6n").next().unwrap_or_default();
+    assert_eq!(given, "^[[5;11R!^[[?6c?");
+    session.terminals.close_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_ends_what_tried_to_get_away() {
     let session = Session::new();
     let link = session.link();

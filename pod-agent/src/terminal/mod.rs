@@ -6,10 +6,12 @@
 //! | [`screen`] | what a terminal shows, and how to paint it anew |
 //! | [`flood`] | what a flood of output leaves behind on a screen |
 //! | [`viewers`] | who looks, where each stands, what each typed |
+//! | [`answers`] | telling what a terminal emulator types by itself |
 //! | [`pty`] | the pseudo-terminal and its shell |
 //! | [`shell`] | one terminal: all of these under one lock, and the tasks that feed them |
 //! | [`attach`] | one viewer's stream |
 
+pub mod answers;
 pub mod attach;
 pub mod history;
 pub mod pty;

@@ -3,6 +3,7 @@
 //! The lock is what makes attaching atomic with the output: a viewer gets a state, and then exactly what follows.
 
 use super::Keeping;
+use super::answers::{self, Kind};
 use super::history::History;
 use super::pty::Pty;
 use super::screen::Screen;
@@ -69,6 +70,8 @@ struct Typed {
     after_rev: Option<Revision>,
     arrived: Instant,
     _place: OwnedSemaphorePermit,
+    /// Bytes of the viewer's input that count as given without being so.
+    dropped: usize,
 }
 
 /// Why input was not taken.
@@ -270,6 +273,25 @@ impl Shell {
             let (allowed, expiry) = self.allowed(ended.is_some());
             tokio::select! {
                 biased;
+        let arrived = Instant::now();
+        let is_answer = match answers::kind(&data) {
+            Kind::Typed => {
+                state.viewers.typed(viewer);
+                false
+            }
+            Kind::Focus => false,
+            Kind::Answers => true,
+            Kind::CursorOrKey => state.screen.cursor_was_asked_for(arrived),
+        };
+        // One question gets one answer, however many look on.
+        let mut dropped = 0;
+        if is_answer && !state.viewers.controls(viewer) {
+            dropped = data.len();
+            data.clear();
+        }
+        // Fails only once the terminal is over, when there is nobody to type to.
+        let typed = Typed { viewer: viewer.clone(), data, dropped, after_rev, arrived, _place: place };
+        let _ = self.typed.send(typed);
                 how = &mut exit, if ended.is_none() => {
                     ended = Some(how);
                     deadline = Instant::now() + DRAIN;
@@ -342,12 +364,7 @@ impl Shell {
             while !input.data.is_empty() {
                 let Ok(written) = pty.write(&input.data).await else { break };
                 input.data.advance(written);
-                let mut state = self.state();
-                if let Some(viewer) = state.viewers.any(&input.viewer) {
-                    viewer.given = viewer.given.plus(written);
-                }
-                drop(state);
-                self.tell();
+                self.given(&input.viewer, written);
             }
         }
         // Never: the sender lives as long as `self`.
@@ -364,3 +381,17 @@ impl Shell {
         self.tell();
     }
 }
+            self.given(&input.viewer, input.dropped);
+    /// So many more bytes of a viewer's input are done with.
+    fn given(&self, viewer: &ViewerId, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let mut state = self.state();
+        if let Some(viewer) = state.viewers.any(viewer) {
+            viewer.given = viewer.given.plus(bytes);
+        }
+        drop(state);
+        self.tell();
+    }
+

@@ -38,11 +38,18 @@ pub struct Viewer {
     pub taken: InputSeq,
     /// The first byte of its input that the shell was not given.
     pub given: InputSeq,
+    /// When it last typed, in order of typing; 0 if it never did.
+    last_typed: u64,
 }
 
 impl Viewer {
     fn counts(&self) -> bool {
         self.gone.is_none() && self.visible
+    }
+
+    /// Whether it sees what a program asks now, and may answer.
+    fn can_answer(&self) -> bool {
+        self.counts() && self.vanished.is_none() && self.writable
     }
 
     /// How many more bytes may be sent to it now.
@@ -100,6 +107,8 @@ pub struct Expired {
 pub struct Viewers {
     viewers: BTreeMap<ViewerId, Viewer>,
     streams: u64,
+    /// How often anybody typed.
+    typings: u64,
 }
 
 impl Viewers {
@@ -114,7 +123,8 @@ impl Viewers {
     ) -> (u64, InputSeq) {
         self.streams += 1;
         let stream = self.streams;
-        let (taken, given) = self.viewers.get(&id).map_or_else(Default::default, |v| (v.taken, v.given));
+        let before = self.viewers.get(&id).map(|v| (v.taken, v.given, v.last_typed));
+        let (taken, given, last_typed) = before.unwrap_or_default();
         let viewer = Viewer {
             stream,
             sent: at,
@@ -128,6 +138,7 @@ impl Viewers {
             stale: false,
             taken,
             given,
+            last_typed,
         };
         self.viewers.insert(id, viewer);
         self.forget();
@@ -152,6 +163,22 @@ impl Viewers {
     /// The viewer, whichever its stream.
     pub fn any(&mut self, id: &ViewerId) -> Option<&mut Viewer> {
         self.viewers.get_mut(id)
+    }
+
+    /// A viewer typed: from now on its terminal is the one that a program asks.
+    pub fn typed(&mut self, id: &ViewerId) {
+        self.typings += 1;
+        if let Some(viewer) = self.viewers.get_mut(id) {
+            viewer.last_typed = self.typings;
+        }
+    }
+
+    /// Whether a viewer has the terminal in hand: of those who look and may type, the one who last typed, or, where
+    /// none did, the one who came first.
+    pub fn controls(&self, id: &ViewerId) -> bool {
+        let able = self.viewers.iter().filter(|(_, v)| v.can_answer());
+        let in_hand = able.max_by_key(|(_, v)| (v.last_typed, std::cmp::Reverse(v.stream)));
+        in_hand.is_some_and(|(whose, _)| whose == id)
     }
 
     /// A viewer's stream ended, with a goodbye or without.
@@ -304,6 +331,30 @@ mod tests {
         let last = id(&format!("v{}", 2 * REMEMBERED - 1));
         assert_eq!(viewers.any(&last).unwrap().taken, InputSeq(5));
         assert!(viewers.any(&id("v0")).is_none());
+    }
+
+    #[test]
+    fn the_one_who_last_typed_is_in_control_or_else_the_one_who_came_first() {
+        let mut viewers = Viewers::default();
+        let in_hand = |viewers: &Viewers| -> Vec<&str> {
+            ["z", "a", "reader"].into_iter().filter(|name| viewers.controls(&id(name))).collect()
+        };
+        viewers.attach(id("reader"), SIZE, false, true, Offset(0));
+        assert_eq!(in_hand(&viewers), [""; 0], "one who may not type answers nothing");
+        let (first, _) = viewers.attach(id("z"), SIZE, true, true, Offset(0));
+        viewers.attach(id("a"), SIZE, true, true, Offset(0));
+        assert_eq!(in_hand(&viewers), ["z"]);
+        viewers.typed(&id("a"));
+        assert_eq!(in_hand(&viewers), ["a"]);
+        viewers.typed(&id("z"));
+        assert_eq!(in_hand(&viewers), ["z"]);
+        viewers.get(&id("z"), first).unwrap().visible = false;
+        assert_eq!(in_hand(&viewers), ["a"], "a hidden one does not see what is asked");
+        viewers.get(&id("z"), first).unwrap().visible = true;
+        viewers.detach(&id("z"), first, false, Instant::now());
+        assert_eq!(in_hand(&viewers), ["a"], "nor does one whose link is cut");
+        viewers.attach(id("z"), SIZE, true, true, Offset(0));
+        assert_eq!(in_hand(&viewers), ["z"], "who comes back is who it was");
     }
 
     #[test]
