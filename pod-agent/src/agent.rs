@@ -1,6 +1,7 @@
 //! A run of the agent: alone on its volume, link after link, until it is told to end or gives up.
 
 use crate::environment::Environment;
+use crate::events::Events;
 use crate::link::{self, Ended, Up};
 use crate::memory::Watching;
 use crate::processes::{self, Family};
@@ -41,6 +42,8 @@ pub struct Parts {
     pub environment: Environment,
     /// File sync.
     pub sync: Sync,
+    /// Words for the session's timeline.
+    pub events: Events,
 }
 
 /// Why an agent could not run.
@@ -80,7 +83,10 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
         scrollback: settings.scrollback as usize,
     };
     let terminals = Terminals::new(environment.clone(), keeping, sync.visible());
-    let parts = Parts { instance: InstanceId::random(), volume: volume.id, terminals, environment, sync };
+    let events = Events::default();
+    let _watching = Watching::own(&terminals, &events);
+    let parts =
+        Parts { instance: InstanceId::random(), volume: volume.id, terminals, environment, sync, events };
     let mut terminate = signal(SignalKind::terminate())?;
     let ending = CancellationToken::new();
     let told = ending.clone();

@@ -10,6 +10,9 @@
 //! | [`exec`] | commands |
 //! | [`sync`] | the workspace, in step with the database |
 //! | [`environment`] | what shells and commands are started with |
+//! | [`cgroup`] | the control group that bounds the session's memory |
+//! | [`memory`] | ending the largest program before the kernel ends the session |
+//! | [`events`] | what users should know beside what terminals show |
 //! | [`processes`] | finding and ending all that something started |
 //! | [`vitals`] | what the session uses |
 //! | [`volume`] | the agent's own folder |
@@ -17,9 +20,12 @@
 
 pub mod agent;
 pub mod environment;
+pub mod cgroup;
 pub mod exec;
+pub mod events;
 pub mod link;
 pub mod processes;
+pub mod memory;
 pub mod reaper;
 pub mod settings;
 pub mod sync;

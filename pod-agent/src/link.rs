@@ -255,6 +255,11 @@ async fn serve(parts: &Parts, connected: Connected, ending: &CancellationToken) 
             () = parts.terminals.changed() => {
                 let _ = words.try_send(FromAgent::TerminalsChanged);
             }
+            // Counts as told once there is room for it: a link that ends before loses none.
+            (event, Ok(room)) = async { (parts.events.first().await, words.reserve().await) } => {
+                room.send(FromAgent::Event { kind: event.kind.to_owned(), message: event.message.clone() });
+                parts.events.told(&event);
+            }
             _ = beat.tick() => {
                 let _ = words.try_send(FromAgent::Heartbeat(vitals::read()));
             }

@@ -16,6 +16,11 @@ pub fn is_due() -> bool {
     std::process::id() == 1 && std::env::var_os(CHILD).is_none()
 }
 
+/// Whether process 1 is this, with the agent as its child.
+pub fn is_ours() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
 /// Runs this same program as a child, and reaps until it ends. Answers its exit code.
 pub fn run() -> std::io::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

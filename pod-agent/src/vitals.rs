@@ -1,13 +1,14 @@
 //! What the session uses: memory, processor, processes.
 
+use crate::cgroup::Group;
 use shared::link::hello::Vitals;
 use std::fs;
 
-/// Reads the session's vitals: from the pod's cgroup where there is one of its own, else from the agent alone.
+/// Reads the session's vitals: from the pod's cgroup where there is one with a limit, else from the agent alone.
 pub fn read() -> Vitals {
     let agent_rss = resident().unwrap_or_default();
-    let memory = number("/sys/fs/cgroup/memory.current").filter(|_| in_own_cgroup()).unwrap_or(agent_rss);
-    let limit = number("/sys/fs/cgroup/memory.max").filter(|_| in_own_cgroup()).unwrap_or_default();
+    let group = Group::own().and_then(|group| group.read());
+    let (memory, limit) = group.map_or((agent_rss, 0), |group| (group.used, group.limit));
     let processes = number("/sys/fs/cgroup/pids.current").filter(|_| in_own_cgroup()).unwrap_or_default();
     Vitals {
         agent_rss,

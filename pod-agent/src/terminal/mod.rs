@@ -13,14 +13,15 @@
 
 pub mod answers;
 pub mod attach;
+pub mod flood;
 pub mod history;
 pub mod pty;
-pub mod flood;
 pub mod screen;
 pub mod shell;
 pub mod viewers;
 
 use crate::environment::Environment;
+use crate::processes::{self, TAG};
 use shared::id::{Revision, TerminalId};
 use shared::limits::{TERMINAL_SIDE, TERMINALS};
 use shared::link::Failure;
@@ -146,6 +147,15 @@ impl Terminals {
     /// The terminal of that id.
     pub fn get(&self, terminal: TerminalId) -> Result<Arc<Shell>, Failure> {
         self.shells().iter().find(|s| s.id() == terminal).cloned().ok_or_else(gone)
+    }
+
+    /// The terminal in which a process runs.
+    pub fn of_process(&self, pid: i32) -> Option<Arc<Shell>> {
+        let (tag, session) = (processes::variable(pid, TAG), processes::session(pid));
+        let shells = self.shells();
+        let by_tag = |shell: &&Arc<Shell>| tag.as_deref() == Some(shell.id().to_string().as_str());
+        let by_session = |shell: &&Arc<Shell>| session == Some(shell.leader());
+        shells.iter().find(by_tag).or_else(|| shells.iter().find(by_session)).cloned()
     }
 
     /// Ends them all, side by side.

@@ -158,6 +158,11 @@ impl Shell {
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
+    /// The process id of its shell, and so of the session of what runs in it.
+    pub fn leader(&self) -> i32 {
+        self.leader
+    }
+
 
     /// What a list shows of it.
     pub fn summary(&self) -> Summary {
@@ -361,6 +366,14 @@ impl Shell {
                     self.notice(input.viewer.clone(), Failure::new("revision_not_visible", message));
                 }
             }
+    /// Says something of the agent's own, on a line of its own amid the output, where every viewer sees it.
+    pub fn say(&self, message: &str) {
+        let message: String = message.chars().filter(|c| !c.is_control()).collect();
+        if self.state().exit.is_none() {
+            self.output(format!("\r\n\x1b[m[Berth: {message}]\r\n").as_bytes());
+        }
+    }
+
             while !input.data.is_empty() {
                 let Ok(written) = pty.write(&input.data).await else { break };
                 input.data.advance(written);
