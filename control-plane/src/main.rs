@@ -28,7 +28,12 @@ fn main() -> ExitCode {
 }
 
 fn run(work: impl Future<Output = Result<(), StartError>>) -> Result<(), StartError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let workers = std::thread::available_parallelism()?.get();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .on_thread_start(pod_agent::threads::prompt_workers(workers))
+        .enable_all()
+        .build()?;
     let result = runtime.block_on(work);
     // What still waits on the blocking pool must not hold up the end.
     runtime.shutdown_background();

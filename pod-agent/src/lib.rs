@@ -14,22 +14,24 @@
 //! | [`memory`] | ending the largest program before the kernel ends the session |
 //! | [`events`] | what users should know beside what terminals show |
 //! | [`processes`] | finding and ending all that something started |
+//! | [`threads`] | what is asked of the machine's scheduler |
 //! | [`vitals`] | what the session uses |
 //! | [`volume`] | the agent's own folder |
 //! | [`reaper`] | what process 1 of a pod must do |
 
 pub mod agent;
-pub mod environment;
 pub mod cgroup;
-pub mod exec;
+pub mod environment;
 pub mod events;
+pub mod exec;
 pub mod link;
-pub mod processes;
 pub mod memory;
+pub mod processes;
 pub mod reaper;
 pub mod settings;
 pub mod sync;
 pub mod terminal;
+pub mod threads;
 pub mod vitals;
 pub mod volume;
 
@@ -56,6 +58,7 @@ pub fn main(settings: Settings) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_stack_size(STACK_BYTES)
+        .on_thread_start(threads::prompt_workers(THREADS))
         .enable_all()
         .build();
     let runtime = match runtime {
