@@ -17,6 +17,10 @@ pub const TERMINAL_CHUNK_BYTES: usize = 64 * 1024;
 /// Bytes of output sent to a viewer and not yet acknowledged as parsed: with xterm.js, 128 KiB gives
 /// 10.5 MB/s at 19 ms of queueing, and no limit gives 600 ms.
 pub const VIEWER_WINDOW_BYTES: u64 = 128 * 1024;
+/// Bytes of room in a viewer's window below which none of it is used: else each acknowledgement of 16 KiB would make
+/// a frame of its own, and every frame costs a wake-up of each hop. So a client must acknowledge before the rest of
+/// the window is full.
+pub const LEAST_ROOM: u64 = 32 * 1024;
 /// Bytes of a viewer's input that a client may have unacknowledged.
 pub const INPUT_WINDOW_BYTES: u64 = 64 * 1024;
 /// Streams of one link that may be open at once, both sides together.

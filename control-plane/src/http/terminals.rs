@@ -239,7 +239,7 @@ async fn close(app: App, request: Request) -> Result<Response, Problem> {
 /// reconnect: each byte arrives once. `after_rev` holds the input until that revision of the workspace is visible.
 ///
 /// **Flow.** With the cap `ack`, or after a first `ack`, at most 128 KiB are sent beyond the last acknowledged offset;
-/// acknowledge what was parsed, every 16 KiB or so. Without, the socket alone sets the pace.
+/// acknowledge what was parsed, every 16 KiB or so, and never more than 64 KiB late. Without, the socket alone sets the pace.
 ///
 /// **Binary.** With the cap `bin`, output comes as binary frames: `0x01`, the offset as u64, the bytes; and input may
 /// be sent so: `0x02`, seq as u64, after_rev as u64 (0: none), the bytes. Numbers are big-endian.

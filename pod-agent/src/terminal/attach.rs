@@ -3,7 +3,7 @@
 use super::shell::{NotTaken, Shell, State};
 use bytes::Bytes;
 use shared::id::{InputSeq, ViewerId};
-use shared::limits::{TERMINAL_CHUNK_BYTES, TERMINAL_SIDE};
+use shared::limits::{LEAST_ROOM, TERMINAL_CHUNK_BYTES, TERMINAL_SIDE};
 use shared::link::Failure;
 use shared::link::frame::{self, FrameError};
 use shared::link::terminal::{Attach, FromViewer, Size, ToViewer};
@@ -254,9 +254,10 @@ fn next(state: &mut State, viewer: &ViewerId, number: u64, told: &mut Told) -> O
             messages.extend(snapshot(state));
         }
     } else if me.visible && me.sent < end {
-        let limit = usize::try_from(me.window()).unwrap_or(usize::MAX).min(TERMINAL_CHUNK_BYTES);
-        let from = me.sent;
-        if limit > 0
+        let (from, window) = (me.sent, me.window());
+        let limit = usize::try_from(window).unwrap_or(usize::MAX).min(TERMINAL_CHUNK_BYTES);
+        // All there is, or a good piece of it.
+        if window >= LEAST_ROOM.min(end.0 - from.0)
             && let Some(data) = state.history.read(from, limit)
         {
             if let Some(me) = state.viewers.get(viewer, number) {

@@ -12,7 +12,7 @@ use crate::environment::Environment;
 use crate::processes::{self, Family};
 use bytes::{Buf, Bytes};
 use shared::id::{Epoch, InputSeq, Offset, Revision, TerminalId, ViewerId};
-use shared::limits::{AFTER_REV_WAIT, INPUT_WINDOW_BYTES, TERMINAL_CHUNK_BYTES, VIEWER_GRACE};
+use shared::limits::{AFTER_REV_WAIT, INPUT_WINDOW_BYTES, LEAST_ROOM, TERMINAL_CHUNK_BYTES, VIEWER_GRACE};
 use shared::link::Failure;
 use shared::link::terminal::{Create, Exit, Size, Summary};
 use std::collections::VecDeque;
@@ -62,16 +62,19 @@ pub(super) struct State {
     pub(super) resized_at: Offset,
     pub(super) exit: Option<Exit>,
     pub(super) notices: VecDeque<(ViewerId, Failure)>,
+    /// Whether the PTY is not read because nobody has room.
+    held: bool,
 }
 
 struct Typed {
     viewer: ViewerId,
+    /// What the shell is given.
     data: Bytes,
+    /// Bytes of the viewer's input that count as given without being so.
+    dropped: usize,
     after_rev: Option<Revision>,
     arrived: Instant,
     _place: OwnedSemaphorePermit,
-    /// Bytes of the viewer's input that count as given without being so.
-    dropped: usize,
 }
 
 /// Why input was not taken.
@@ -113,6 +116,7 @@ impl Shell {
                 resized_at: Offset(0),
                 exit: None,
                 notices: VecDeque::new(),
+                held: false,
             }),
             pty: Mutex::new(Some(Arc::clone(&pty))),
             typed,
@@ -154,15 +158,15 @@ impl Shell {
         self.id
     }
 
-    /// The epoch of its offsets.
-    pub fn epoch(&self) -> Epoch {
-        self.epoch
-    }
     /// The process id of its shell, and so of the session of what runs in it.
     pub fn leader(&self) -> i32 {
         self.leader
     }
 
+    /// The epoch of its offsets.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
 
     /// What a list shows of it.
     pub fn summary(&self) -> Summary {
@@ -226,6 +230,7 @@ impl Shell {
     pub(super) fn parsed(&self, viewer: &ViewerId, stream: u64, up_to: Option<Offset>) {
         let mut state = self.state();
         let Some(viewer) = state.viewers.get(viewer, stream) else { return };
+        let sent = viewer.sent;
         match up_to {
             Some(offset) => {
                 viewer.acks = true;
@@ -234,9 +239,16 @@ impl Shell {
             None if !viewer.acks => viewer.acked = viewer.sent,
             None => return,
         }
+        // Only those are woken who wait for just this.
+        let waits = sent < state.history.end() && up_to.is_some();
+        let held = state.held;
         drop(state);
-        self.room.notify_one();
-        self.tell();
+        if held {
+            self.room.notify_one();
+        }
+        if waits {
+            self.tell();
+        }
     }
 
     /// Takes input from a viewer, at most a chunk. Waits while too much waits for the shell already.
@@ -257,27 +269,10 @@ impl Shell {
             return Err(NotTaken::ReadOnly);
         }
         let new = from.take(seq, &data).map_err(NotTaken::Gap)?;
-        let data = data.slice_ref(new);
-        if !data.is_empty() {
-            let arrived = Instant::now();
-            // Fails only once the terminal is over, when there is nobody to type to.
-            let _ =
-                self.typed.send(Typed { viewer: viewer.clone(), data, after_rev, arrived, _place: place });
+        let mut data = data.slice_ref(new);
+        if data.is_empty() {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    /// Feeds history, screen and viewers until the shell ended. Answers how.
-    async fn read(&self, pty: &Pty) -> Exit {
-        let mut buffer = vec![0; TERMINAL_CHUNK_BYTES];
-        let mut exit = pin!(pty.wait());
-        let mut ended: Option<Exit> = None;
-        let mut at_end = false;
-        let mut deadline = Instant::now();
-        loop {
-            let (allowed, expiry) = self.allowed(ended.is_some());
-            tokio::select! {
-                biased;
         let arrived = Instant::now();
         let is_answer = match answers::kind(&data) {
             Kind::Typed => {
@@ -297,6 +292,20 @@ impl Shell {
         // Fails only once the terminal is over, when there is nobody to type to.
         let typed = Typed { viewer: viewer.clone(), data, dropped, after_rev, arrived, _place: place };
         let _ = self.typed.send(typed);
+        Ok(())
+    }
+
+    /// Feeds history, screen and viewers until the shell ended. Answers how.
+    async fn read(&self, pty: &Pty) -> Exit {
+        let mut buffer = vec![0; TERMINAL_CHUNK_BYTES];
+        let mut exit = pin!(pty.wait());
+        let mut ended: Option<Exit> = None;
+        let mut at_end = false;
+        let mut deadline = Instant::now();
+        loop {
+            let (allowed, expiry) = self.allowed(ended.is_some());
+            tokio::select! {
+                biased;
                 how = &mut exit, if ended.is_none() => {
                     ended = Some(how);
                     deadline = Instant::now() + DRAIN;
@@ -313,7 +322,12 @@ impl Shell {
                 }
                 read = pty.read(&mut buffer[..allowed.max(1)]), if allowed > 0 && !at_end => match read {
                     Ok(0) | Err(_) => at_end = true,
-                    Ok(n) => self.output(&buffer[..n]),
+                    Ok(n) => {
+                        self.output(&buffer[..n]);
+                        // A flood is always readable. Whoever waits on this thread, such as the viewer just told and
+                        // another terminal's key, comes before its next chunk.
+                        tokio::task::yield_now().await;
+                    }
                 },
                 () = self.room.notified() => {}
                 () = tokio::time::sleep_until(expiry.unwrap_or(deadline).into()), if expiry.is_some() => {}
@@ -338,6 +352,9 @@ impl Shell {
             Some(limit) if !ended => limit.0.saturating_sub(end),
             _ => u64::MAX,
         };
+        // Room for little is no room yet: read as it comes, each acknowledgement would make a frame of its own.
+        let allowed = if allowed < LEAST_ROOM { 0 } else { allowed };
+        state.held = allowed == 0;
         (usize::try_from(allowed).unwrap_or(usize::MAX).min(TERMINAL_CHUNK_BYTES), expired.next)
     }
 
@@ -347,6 +364,14 @@ impl Shell {
         state.screen.push(bytes);
         drop(state);
         self.tell();
+    }
+
+    /// Says something of the agent's own, on a line of its own amid the output, where every viewer sees it.
+    pub fn say(&self, message: &str) {
+        let message: String = message.chars().filter(|c| !c.is_control()).collect();
+        if self.state().exit.is_none() {
+            self.output(format!("\r\n\x1b[m[Berth: {message}]\r\n").as_bytes());
+        }
     }
 
     /// Gives the shell what viewers typed, in the order it came.
@@ -366,14 +391,7 @@ impl Shell {
                     self.notice(input.viewer.clone(), Failure::new("revision_not_visible", message));
                 }
             }
-    /// Says something of the agent's own, on a line of its own amid the output, where every viewer sees it.
-    pub fn say(&self, message: &str) {
-        let message: String = message.chars().filter(|c| !c.is_control()).collect();
-        if self.state().exit.is_none() {
-            self.output(format!("\r\n\x1b[m[Berth: {message}]\r\n").as_bytes());
-        }
-    }
-
+            self.given(&input.viewer, input.dropped);
             while !input.data.is_empty() {
                 let Ok(written) = pty.write(&input.data).await else { break };
                 input.data.advance(written);
@@ -384,17 +402,6 @@ impl Shell {
         std::future::pending::<()>().await;
     }
 
-    fn notice(&self, viewer: ViewerId, failure: Failure) {
-        let mut state = self.state();
-        state.notices.push_back((viewer, failure));
-        if state.notices.len() > NOTICES {
-            state.notices.pop_front();
-        }
-        drop(state);
-        self.tell();
-    }
-}
-            self.given(&input.viewer, input.dropped);
     /// So many more bytes of a viewer's input are done with.
     fn given(&self, viewer: &ViewerId, bytes: usize) {
         if bytes == 0 {
@@ -408,3 +415,13 @@ impl Shell {
         self.tell();
     }
 
+    fn notice(&self, viewer: ViewerId, failure: Failure) {
+        let mut state = self.state();
+        state.notices.push_back((viewer, failure));
+        if state.notices.len() > NOTICES {
+            state.notices.pop_front();
+        }
+        drop(state);
+        self.tell();
+    }
+}
