@@ -59,6 +59,13 @@ pub(super) fn length(head: [u8; LENGTH_BYTES]) -> Result<usize, FrameError> {
     if length > MESSAGE_BYTES { Err(FrameError::TooLong(length)) } else { Ok(length) }
 }
 
+/// A message's bytes, read no deeper than [`MESSAGE_DEPTH`].
+pub(super) fn decode<M: DeserializeOwned>(body: &[u8]) -> Result<M, FrameError> {
+    let mut reader = rmp_serde::Deserializer::from_read_ref(body);
+    reader.set_max_depth(MESSAGE_DEPTH);
+    Ok(M::deserialize(&mut reader)?)
+}
+
 /// Reads one message. `None` at a proper end between two messages.
 ///
 /// Reads no byte beyond it, so the stream can be handed on. Not safe to cancel: a `select!` over this loses what was
@@ -78,9 +85,7 @@ pub async fn read<R: AsyncRead + Unpin, M: DeserializeOwned>(
     let length = self::length(length)?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
-    let mut reader = rmp_serde::Deserializer::from_read_ref(&body);
-    reader.set_max_depth(MESSAGE_DEPTH);
-    Ok(Some(M::deserialize(&mut reader)?))
+    decode(&body).map(Some)
 }
 
 /// Reads one message where the end of the stream is an error.

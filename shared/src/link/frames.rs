@@ -51,7 +51,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         let Some(head) = self.buffer.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
         let length = frame::length(*head)?;
         let Some(body) = self.buffer.get(LENGTH_BYTES..LENGTH_BYTES + length) else { return Ok(None) };
-        let message = rmp_serde::from_slice(body)?;
+        let message = frame::decode(body)?;
         self.buffer.advance(LENGTH_BYTES + length);
         Ok(Some(message))
     }
@@ -95,5 +95,14 @@ mod tests {
     async fn a_message_over_the_limit_is_refused_before_it_is_read() {
         let mut frames = Frames::new(&[0xff; 8][..]);
         assert!(matches!(frames.next::<u32>().await, Err(FrameError::TooLong(_))));
+    }
+
+    #[tokio::test]
+    async fn a_message_that_nests_without_end_is_refused() {
+        let deep = [&50_000u32.to_be_bytes()[..], &[0x91; 50_000]].concat();
+        assert!(matches!(
+            Frames::new(&deep[..]).next::<Vec<serde_json::Value>>().await,
+            Err(FrameError::Malformed(_))
+        ));
     }
 }
