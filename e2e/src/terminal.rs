@@ -301,7 +301,15 @@ impl Viewer {
 
     /// Reads until the output holds `text`.
     pub async fn wait_for(&mut self, text: &str) {
-        let open = self.read_while(WITHIN, |viewer| !contains(&viewer.output, text.as_bytes())).await;
+        // Only where it can be new: a flood is not searched anew for each frame of it.
+        let (mut searched, mut snapshots) = (0, self.snapshots);
+        let missing = |viewer: &Self| {
+            let anew = viewer.snapshots != snapshots;
+            let from = if anew { 0 } else { viewer.output.len().min(searched).saturating_sub(text.len()) };
+            (searched, snapshots) = (viewer.output.len(), viewer.snapshots);
+            !contains(&viewer.output[from..], text.as_bytes())
+        };
+        let open = self.read_while(WITHIN, missing).await;
         assert!(open, "closed before {text:?}; the output ends with {:?}", self.tail());
     }
 
