@@ -123,6 +123,8 @@ struct Viewer {
     /// The last picture.
     picture: Vec<u8>,
     notices: Vec<String>,
+    /// Later greetings: where it stood, and where what it missed ends.
+    greetings: Vec<(Offset, Offset)>,
 }
 
 async fn dial(
@@ -161,6 +163,7 @@ impl Viewer {
             snapshots: 0,
             picture: Vec::new(),
             notices: Vec::new(),
+            greetings: Vec::new(),
         };
         viewer.until(|v| v.snapshots == 1).await;
         viewer
@@ -193,7 +196,7 @@ impl Viewer {
             ToViewer::Exit(exit) => self.exit = Some(exit),
             ToViewer::Notice(failure) => self.notices.push(failure.code),
             ToViewer::Resized(_) => {}
-            ToViewer::Hello { .. } => panic!("a second hello"),
+            ToViewer::Hello { end, .. } => self.greetings.push((self.next, end)),
         }
     }
 
@@ -351,6 +354,30 @@ async fn a_viewer_that_stopped_reading_holds_up_no_other() {
     stuck.until(|v| v.next == live.next).await;
     assert!(stuck.snapshots > 1);
     assert!(stuck.seen.len() < 2 << 20);
+    session.terminals.close_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hidden_viewer_gets_nothing_and_is_told_where_what_it_missed_ends_before_it_comes() {
+    let session = Session::new();
+    let link = session.link();
+    let terminal = session.open(&["sh", "-c", "while read line; do echo said $line; done"]).await;
+    let mut hidden = Viewer::attach(&link, "hidden", terminal).await;
+    let mut seeing = Viewer::attach(&link, "seeing", terminal).await;
+    frame::write(&mut hidden.to_agent, &FromViewer::Visible(false)).await.unwrap();
+    // After the word that it is hidden, on the same stream: when this is answered, that was heard.
+    hidden.types("one\n").await;
+    hidden.until(|v| v.acked == 4).await;
+    seeing.sees("said one").await;
+    let (before, missed) = (hidden.seen.len(), seeing.next);
+    seeing.types("two\n").await;
+    seeing.sees("said two").await;
+    assert_eq!(hidden.seen.len(), before, "a hidden viewer was sent something");
+    frame::write(&mut hidden.to_agent, &FromViewer::Visible(true)).await.unwrap();
+    hidden.sees("said two").await;
+    let [(stood, end)] = hidden.greetings[..] else { panic!("{:?}", hidden.greetings) };
+    assert!(stood <= missed && end >= missed && end <= hidden.next, "{stood:?} {end:?}");
+    assert!(seeing.greetings.is_empty());
     session.terminals.close_all().await;
 }
 

@@ -232,7 +232,8 @@ async fn close(app: App, request: Request) -> Result<Response, Problem> {
 /// bytes in it (bytes, never characters). `hello.offset` is where output ended when the client attached: what a
 /// resumed client is sent up to there is a replay, in which it must not answer queries. To come back, attach with
 /// the `epoch` of the hello and `from`, the next byte expected: the answer is the missing output, or a `snapshot` to
-/// paint from nothing.
+/// paint from nothing. A client that says it is not `visible` gets no output and does not count for the size; when it
+/// is again, it gets another `hello` and then what it missed, which up to `hello.offset` is a replay, too.
 ///
 /// **Input.** `seq` is the number of the first byte of `data`, counted from this viewer's first; `input_ack.seq` and
 /// `hello.input_seq` say how many the shell has been given. Keep what is not acknowledged and send it again after a

@@ -33,6 +33,7 @@ struct Told {
     given: InputSeq,
     size: Size,
     exit: bool,
+    reveals: u64,
 }
 
 /// A viewer's presence. Dropped without a goodbye, as when a link is lost in the middle of anything, it keeps the
@@ -116,7 +117,7 @@ fn enter(shell: &Shell, attach: Attach) -> (u64, Vec<ToViewer>, Told) {
         }
         first.extend(snapshot(&mut state));
     }
-    let told = Told { given, size: state.size, exit: false };
+    let told = Told { given, size: state.size, exit: false, reveals: 0 };
     (number, first, told)
 }
 
@@ -206,7 +207,7 @@ where
             return Ok(failure.clone());
         }
         news.mark_unchanged();
-        let messages = match next(&mut shell.state(), viewer, number, told) {
+        let messages = match next(shell, &mut shell.state(), viewer, number, told) {
             Some(messages) => messages,
             None => return Ok(Failure::new("superseded", "this viewer attached again, elsewhere")),
         };
@@ -228,11 +229,23 @@ where
 }
 
 /// What the viewer must be told next; nothing if it knows all; none if this stream of it is over.
-fn next(state: &mut State, viewer: &ViewerId, number: u64, told: &mut Told) -> Option<Vec<ToViewer>> {
+fn next(
+    shell: &Shell,
+    state: &mut State,
+    viewer: &ViewerId,
+    number: u64,
+    told: &mut Told,
+) -> Option<Vec<ToViewer>> {
     let (start, end) = (state.history.start(), state.history.end());
     let size = state.size;
     let me = state.viewers.get(viewer, number)?;
     let mut messages = Vec::new();
+    if me.reveals > told.reveals {
+        // Before what was written while it was hidden: a replay, in which it must answer no query.
+        told.reveals = me.reveals;
+        let (terminal, epoch, input_seq) = (shell.id(), shell.epoch(), me.given);
+        messages.push(ToViewer::Hello { terminal, epoch, input_seq, end });
+    }
     if me.given > told.given {
         told.given = me.given;
         messages.push(ToViewer::InputAck { seq: me.given });

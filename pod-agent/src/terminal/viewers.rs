@@ -26,6 +26,8 @@ pub struct Viewer {
     pub size: Size,
     /// Whether anybody looks at it.
     pub visible: bool,
+    /// How often it was looked at again after it was hidden.
+    pub reveals: u64,
     /// Whether its keys count.
     pub writable: bool,
     /// Since when its stream is gone without a goodbye.
@@ -70,6 +72,7 @@ impl Viewer {
     pub fn turn(&mut self, visible: bool, resized_at: Offset) {
         if visible && !self.visible {
             self.stale = self.sent < resized_at;
+            self.reveals += 1;
         }
         self.visible = visible;
     }
@@ -132,6 +135,7 @@ impl Viewers {
             acks,
             size,
             visible: true,
+            reveals: 0,
             writable,
             vanished: None,
             gone: None,

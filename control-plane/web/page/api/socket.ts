@@ -13,7 +13,7 @@ const SILENCE_MS = 10_000;
 export type Link =
   | { state: "connecting" }
   | { state: "open"; rttMs?: number }
-  /** `at` is when the next attempt starts (milliseconds since the epoch). */
+  /** `at` is when the next attempt starts (milliseconds since the epoch); infinite while nobody looks. */
   | { state: "waiting"; at: number; why: Closed }
   | { state: "ended"; why: Closed };
 
@@ -22,6 +22,8 @@ export interface Handlers {
   opened(): void;
   message(frame: string | ArrayBuffer): void;
   changed(link: Link): void;
+  /** Whether a cut socket may stay cut until `retryNow`: nobody looks, and nothing waits to be sent. */
+  rests?(): boolean;
 }
 
 export class LastingSocket {
@@ -142,6 +144,10 @@ export class LastingSocket {
     if (!why.retry) {
       this.#stopped = true;
       this.handlers.changed({ state: "ended", why });
+      return;
+    }
+    if (this.handlers.rests?.()) {
+      this.handlers.changed({ state: "waiting", at: Number.POSITIVE_INFINITY, why });
       return;
     }
     const wait = this.#backoff.next();

@@ -10,6 +10,11 @@ export class ReplayGate {
     return this.#until !== undefined;
   }
 
+  /** The number of the first byte that is no replay, while there is one. */
+  get until(): number | undefined {
+    return this.#until;
+  }
+
   /** A replay begins; it ends once the byte before `until` is parsed. */
   begin(until: number): void {
     this.#until = until;

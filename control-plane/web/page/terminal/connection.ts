@@ -44,7 +44,10 @@ export class TerminalConnection {
   #epoch: string | number | undefined;
   #ready = false;
   #attached = false;
+  #looked = true;
   #ended = false;
+  /** Where the output ended when the terminal was looked at again. */
+  #lastByte: number | undefined;
   #pendingSnapshot: Uint8Array<ArrayBuffer>[] = [];
   #idle: ReturnType<typeof setTimeout> | undefined;
   #held: ReturnType<typeof setTimeout> | undefined;
@@ -61,6 +64,8 @@ export class TerminalConnection {
     this.#socket = new LastingSocket(path, {
       opened: () => this.#attach(),
       message: (frame) => this.#heard(frame),
+      // A hidden terminal takes its place again when it is looked at; keys typed before go at once.
+      rests: () => !this.#looked && this.unsent === 0,
       changed: (link) => {
         if (link.state !== "open") this.#attached = false;
         if (link.state === "ended" && !this.#ended) this.#tellLost(this.#queue.abandon());
@@ -80,6 +85,14 @@ export class TerminalConnection {
 
   resize(cols: number, rows: number): void {
     if (this.#attached) this.#send({ type: "resize", cols, rows });
+  }
+
+  /** Whether anybody looks: a hidden terminal gets no output and does not count for the size. */
+  look(looked: boolean): void {
+    if (looked === this.#looked) return;
+    this.#looked = looked;
+    if (this.#attached) this.#send({ type: "visible", visible: looked });
+    else if (looked) this.#socket.retryNow();
   }
 
   retryNow(): void {
@@ -116,12 +129,19 @@ export class TerminalConnection {
         this.#epoch = message.epoch;
         // An older server does not say where the replay ends: then nothing is one.
         if (known !== undefined && message.offset !== undefined && message.offset > this.#output.parsed) this.gate.begin(message.offset);
+        // Looked at again on the same socket: what follows was written meanwhile, and all else is as it was.
+        if (this.#attached && known === message.epoch) {
+          this.#lastByte = message.offset;
+          this.#stopAtEnd();
+          break;
+        }
         const resumed = this.#queue.resume(String(message.epoch), message.input_seq);
         this.#attached = true;
         if ("lost" in resumed) this.#tellLost(resumed.lost);
         else for (const again of resumed.again) this.#socket.send(inputFrame(again));
         const { cols, rows } = this.screen.size();
         this.resize(cols, rows);
+        if (!this.#looked) this.#send({ type: "visible", visible: false });
         this.#pump();
         break;
       }
@@ -136,7 +156,11 @@ export class TerminalConnection {
         if (!bytes) break;
         const known = this.#output.receive(message.offset, bytes.length);
         if (known < 0) return this.#socket.reconnect();
-        if (known < bytes.length) this.#paint(bytes.subarray(known), message.offset + bytes.length);
+        const start = message.offset + known;
+        // Cut where a replay ends, so that what is live is answered.
+        const replayed = Math.max(0, Math.min(bytes.length - known, (this.gate.until ?? start) - start));
+        if (replayed > 0) this.#paint(bytes.subarray(known, known + replayed), start + replayed);
+        if (known + replayed < bytes.length) this.#paint(bytes.subarray(known + replayed), message.offset + bytes.length);
         break;
       }
       case "input_ack":
@@ -150,7 +174,8 @@ export class TerminalConnection {
       case "exit":
         this.#ended = true;
         this.#tellLost(this.#queue.abandon());
-        this.#socket.stop();
+        // A hidden one has its last output still to come, once it is looked at.
+        if (this.#looked) this.#socket.stop();
         this.listener.exited({ code: message.code, signal: message.signal });
         break;
       case "notice":
@@ -163,6 +188,7 @@ export class TerminalConnection {
   #paint(bytes: Uint8Array, end: number): void {
     this.screen.write(bytes, () => {
       this.gate.parsed(end);
+      this.#stopAtEnd();
       this.#acknowledge(this.#output.parse(end));
       clearTimeout(this.#idle);
       this.#idle = setTimeout(() => this.#acknowledge(this.#output.flush()), IDLE_ACK_MS);
@@ -171,6 +197,11 @@ export class TerminalConnection {
         this.listener.ready();
       }
     });
+  }
+
+  /** All is painted of a terminal that ended while it was hidden. */
+  #stopAtEnd(): void {
+    if (this.#ended && this.#lastByte !== undefined && this.#output.received >= this.#lastByte) this.#socket.stop();
   }
 
   #acknowledge(offset: number | undefined): void {

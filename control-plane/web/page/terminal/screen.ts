@@ -1,6 +1,6 @@
 // xterm.js as a terminal's screen, and as the source of what the user types.
 
-import { ClipboardAddon } from "@xterm/addon-clipboard";
+import { ClipboardAddon, type IClipboardProvider } from "@xterm/addon-clipboard";
 import { FitAddon } from "@xterm/addon-fit";
 import { UnicodeGraphemesAddon } from "@xterm/addon-unicode-graphemes";
 import { WebLinksAddon } from "@xterm/addon-web-links";
@@ -17,6 +17,12 @@ const SCROLLBACK = 5_000;
 interface Insides {
   _core?: { coreService?: { onUserInput?: (listener: () => void) => void } };
 }
+
+/** The clipboard as programs may use it: they can fill it, and never read what the person has in it. */
+const onlyWritten: IClipboardProvider = {
+  readText: () => "",
+  writeText: (_, text) => navigator.clipboard?.writeText(text).catch(() => undefined),
+};
 
 export class XtermScreen implements Screen {
   readonly terminal: Terminal;
@@ -36,7 +42,7 @@ export class XtermScreen implements Screen {
     });
     this.terminal.loadAddon(this.#fit);
     this.terminal.loadAddon(new UnicodeGraphemesAddon());
-    this.terminal.loadAddon(new ClipboardAddon());
+    this.terminal.loadAddon(new ClipboardAddon(undefined, onlyWritten));
     this.terminal.loadAddon(new WebLinksAddon((_, url) => void window.open(url, "_blank", "noopener,noreferrer")));
     this.terminal.open(host);
     // What a screen holds beyond the rows in sight can be read from here, by tests and by a person at the console.
