@@ -73,6 +73,8 @@ pub enum Event<'a> {
         rev_in_pod: Revision,
         /// `live`, `catching-up`, `full`, `held` or `offline`.
         state: &'static str,
+        /// How many paths cannot be synced now.
+        problems: u64,
         /// A transfer that takes a while; none if there is none.
         transfer: Option<Transfer>,
     },
@@ -302,12 +304,13 @@ impl Memory {
 /// What file sync of a session is doing now.
 pub fn sync_state(agents: &Agents, session: SessionId) -> Event<'static> {
     let Some(link) = agents.get(session) else {
-        return Event::Sync { rev_in_pod: Revision::ZERO, state: "offline", transfer: None };
+        return Event::Sync { rev_in_pod: Revision::ZERO, state: "offline", problems: 0, transfer: None };
     };
     let status = link.sync().status();
     Event::Sync {
         rev_in_pod: link.sync().visible(),
         state: sync_name(status.state),
+        problems: status.problems.len() as u64 + status.more_problems,
         transfer: status.transfer,
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn document() -> Part {
 /// ← {"type":"hello","rev":N}
 /// ← {"type":"files","rev":N,"origin":"editor"|"pod"|"restore"|"merge"|"import","paths":["…"],"truncated":false}
 /// ← {"type":"session","state":"running","reason":null}
-/// ← {"type":"sync","rev_in_pod":N,"state":"live"|"catching-up"|"full"|"held"|"offline",
+/// ← {"type":"sync","rev_in_pod":N,"state":"live"|"catching-up"|"full"|"held"|"offline","problems":N,
 ///    "transfer":{"to":"pod"|"database","done":BYTES,"total":BYTES}|null}
 /// ← {"type":"conflict","path":"…","rev":N,"version":N}
 /// ← {"type":"problem","path":"…","code":"…","message":"…"}

@@ -31,8 +31,13 @@ impl Store {
             .push(" FROM item_versions v WHERE v.session_uuid = ")
             .bind(session.0);
         if let Some(path) = &query.path {
-            sql.push(" AND v.item_id IN (SELECT w.item_id FROM item_versions w WHERE w.session_uuid = ");
+            sql.push(" AND (v.item_id IN (SELECT w.item_id FROM item_versions w WHERE w.session_uuid = ");
             sql.bind(session.0).push(" AND w.path = ").bind(path.as_str()).push(")");
+            if query.below {
+                let (low, high) = super::commit::below(path);
+                sql.push(" OR (v.path >= ").bind(low).push(" AND v.path < ").bind(high).push(")");
+            }
+            sql.push(")");
         }
         if let Some(before) = query.before {
             sql.push(" AND v.id < ").bind(before);

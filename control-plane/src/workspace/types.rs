@@ -368,6 +368,8 @@ pub struct Version {
 pub struct HistoryQuery {
     /// Only this path: every item that ever was there, and where those items were before.
     pub path: Option<WorkspacePath>,
+    /// With a path: also what is or was below it.
+    pub below: bool,
     /// Only versions with a lower number: the next page.
     pub before: Option<i64>,
     /// Only conflicts that nobody has settled.

@@ -45,6 +45,23 @@ on_each_database!(each_version_tells_who_when_and_from_where_and_has_its_bytes, 
     assert_eq!(code(foreign.store.version(foreign.session, versions[3].id).await), "no_such_version");
 });
 
+on_each_database!(a_folders_history_holds_what_is_and_was_below_it_and_nothing_beside_it, |it| {
+    it.save("src/a", "a").await;
+    it.save("src/deep/b", "b").await;
+    it.save("src-not", "no").await;
+    it.batch(vec![delete("src/deep/b"), rename("src/a", "a")]).await.unwrap();
+    let told = async |below| {
+        let query = HistoryQuery { path: Some(path("src")), below, limit: 100, ..HistoryQuery::default() };
+        let versions = it.store.history(it.session, &query).await.unwrap();
+        versions.iter().map(|v| (v.rev.0, v.op, v.path.to_string())).collect::<Vec<_>>()
+    };
+    let all = told(true).await;
+    assert!(all.contains(&(4, VersionOp::Delete, "src/deep/b".to_owned())), "{all:?}");
+    assert!(all.contains(&(1, VersionOp::Create, "src/a".to_owned())), "{all:?}");
+    assert!(all.iter().all(|(_, _, path)| path == "src" || path.starts_with("src/")), "{all:?}");
+    assert!(told(false).await.iter().all(|(_, _, path)| path == "src"));
+});
+
 on_each_database!(a_restored_file_folder_and_workspace_are_as_they_were_and_it_can_be_undone, |it| {
     it.save("dir/a", "a1").await;
     it.save("dir/b", "b1").await;

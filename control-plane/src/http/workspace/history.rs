@@ -107,6 +107,7 @@ struct HistoryBody {
     params(
         ("uuid" = uuid::Uuid, Path),
         ("path" = Option<String>, Query, description = "Only of the items that are or were there"),
+        ("below" = Option<bool>, Query, description = "With a path: also of what is or was below it"),
         ("before" = Option<i64>, Query, description = "Only versions with a lower number: the next page"),
         ("conflicts" = Option<bool>, Query, description = "Only conflicts that nobody has settled"),
         ("limit" = Option<u64>, Query, description = "1 to 1,000; 100 by default"),
@@ -119,7 +120,8 @@ async fn history(app: App, request: Request) -> Result<Response, Problem> {
         return Err(Problem::bad("bad_query", "The query's limit must be from 1 to 1000."));
     }
     let before = request.parsed("before", "a version's number")?;
-    let query = HistoryQuery { path, before, open_conflicts: request.flag("conflicts"), limit };
+    let (below, open_conflicts) = (request.flag("below"), request.flag("conflicts"));
+    let query = HistoryQuery { path, below, before, open_conflicts, limit };
     let versions = app.store.history(request.session()?, &query).await.map_err(refused)?;
     Ok(warp::reply::json(&HistoryBody { versions: versions.iter().map(VersionBody::from).collect() })
         .into_response())
