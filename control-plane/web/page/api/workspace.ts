@@ -5,7 +5,7 @@ import type { Item } from "../lib/tree";
 import { ask, askJson } from "./client";
 
 /** Uploads and saves may take this long, in milliseconds. */
-const BYTES_TIMEOUT_MS = 120_000;
+export const BYTES_TIMEOUT_MS = 120_000;
 
 export interface Saved {
   path: string;

@@ -10,13 +10,16 @@ export interface Item {
   size: number;
   hash?: string | null;
   rev: number;
+  /** Kept over renames. */
+  id?: string;
   deleted?: boolean;
 }
 
 export interface Row {
   path: string;
   name: string;
-  kind: Item["kind"];
+  /** A stray is in the session's folder and cannot be a file of the workspace. */
+  kind: Item["kind"] | "stray";
   /** From 1, as ARIA counts levels. */
   level: number;
   /** Place among its siblings, from 1, and how many they are. */
@@ -32,6 +35,7 @@ export class Tree {
   readonly items = new Map<string, Item>();
   #children = new Map<string, Set<string>>();
   #sorted = new Map<string, string[]>();
+  #strays = new Map<string, Set<string>>();
 
   /** Takes the whole tree. */
   replace(rev: number, items: Item[]): void {
@@ -60,7 +64,9 @@ export class Tree {
   childrenOf(folder: string): string[] {
     let sorted = this.#sorted.get(folder);
     if (!sorted) {
-      sorted = [...(this.#children.get(folder) ?? [])].sort((a, b) => {
+      const children = this.#children.get(folder) ?? new Set();
+      const strays = [...(this.#strays.get(folder) ?? [])].filter((path) => !children.has(path));
+      sorted = [...children, ...strays].sort((a, b) => {
         const aDir = this.items.get(a)?.kind === "dir";
         const bDir = this.items.get(b)?.kind === "dir";
         return aDir === bDir ? collator.compare(nameOf(a), nameOf(b)) || (a < b ? -1 : 1) : aDir ? -1 : 1;
@@ -68,6 +74,22 @@ export class Tree {
       this.#sorted.set(folder, sorted);
     }
     return sorted;
+  }
+
+  /** Paths that the session's folder has and the workspace cannot: shown in their folders, too. */
+  setStrays(paths: Iterable<string>): void {
+    this.#strays.clear();
+    this.#sorted.clear();
+    for (const path of paths) {
+      const folder = parentOf(path);
+      let strays = this.#strays.get(folder);
+      if (!strays) this.#strays.set(folder, (strays = new Set()));
+      strays.add(path);
+    }
+  }
+
+  isStray(path: string): boolean {
+    return !this.items.has(path) && (this.#strays.get(parentOf(path))?.has(path) ?? false);
   }
 
   /** Every path below a folder, itself included. */
@@ -81,13 +103,12 @@ export class Tree {
     const walk = (folder: string, level: number) => {
       const children = this.childrenOf(folder);
       children.forEach((path, index) => {
-        const item = this.items.get(path);
-        if (!item) return;
-        const isOpen = item.kind === "dir" && open.has(path);
+        const kind = this.items.get(path)?.kind ?? "stray";
+        const isOpen = kind === "dir" && open.has(path);
         rows.push({
           path,
           name: nameOf(path),
-          kind: item.kind,
+          kind,
           level,
           place: index + 1,
           siblings: children.length,

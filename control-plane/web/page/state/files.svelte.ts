@@ -16,7 +16,8 @@ export class WorkspaceFiles {
   problem = $state.raw<Problem | undefined>();
   open = $state.raw<ReadonlySet<string>>(new Set());
   selected = $state<string | undefined>();
-  #fetching = false;
+  #running: Promise<void> | undefined;
+  #fetchedAt = Number.NEGATIVE_INFINITY;
   #wanted = -1;
 
   /** `changed` is told which items came anew. */
@@ -25,23 +26,27 @@ export class WorkspaceFiles {
     private readonly changed: (items: Item[]) => void,
   ) {}
 
-  /** Brings the tree to at least `rev`; without, to whatever the server has. */
+  /** Brings the tree to at least `rev`; without, to whatever the server has. It is there when this returns. */
   async refresh(rev = Number.POSITIVE_INFINITY): Promise<void> {
     if (this.loaded && rev <= this.tree.rev) return;
     this.#wanted = Math.max(this.#wanted, rev);
-    if (this.#fetching) return;
-    this.#fetching = true;
+    await (this.#running ??= this.#run());
+  }
+
+  async #run(): Promise<void> {
     try {
       while (this.#wanted > this.tree.rev || !this.loaded) {
+        const wait = this.#fetchedAt + GAP_MS - performance.now();
+        if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
         this.#wanted = -1;
+        this.#fetchedAt = performance.now();
         await this.#fetch();
-        await new Promise((resolve) => setTimeout(resolve, GAP_MS));
       }
       this.problem = undefined;
     } catch (error) {
       this.problem = Problem.from(error);
     } finally {
-      this.#fetching = false;
+      this.#running = undefined;
     }
   }
 
@@ -56,6 +61,12 @@ export class WorkspaceFiles {
     const { rev, items } = await api.tree(this.uuid, this.tree.rev);
     if (this.tree.update(rev, items).length > 0) this.version += 1;
     this.changed(items);
+  }
+
+  /** Shows paths that the session's folder has and the workspace cannot. */
+  showStrays(paths: string[]): void {
+    this.tree.setStrays(paths);
+    this.version += 1;
   }
 
   isOpen(folder: string): boolean {
@@ -81,10 +92,11 @@ export class WorkspaceFiles {
     this.open = new Set();
   }
 
-  /** One atomic change of the tree; the tree shows it when this returns. */
-  async batch(ops: api.Op[]): Promise<void> {
+  /** One atomic change of the tree; the tree shows it when this returns. Answers its revision. */
+  async batch(ops: api.Op[]): Promise<number> {
     const { rev } = await api.batch(this.uuid, ops);
     await this.refresh(rev);
+    return rev;
   }
 
   /** Folders stay open under their new name. */

@@ -11,14 +11,17 @@ export interface Toast {
   tone: "info" | "error";
   requestId?: string | undefined;
   action?: { label: string; run: () => void } | undefined;
+  about?: string | undefined;
 }
 
 class Toasts {
   list = $state<Toast[]>([]);
   #next = 1;
 
-  say(text: string, action?: Toast["action"]): void {
-    this.#add({ text, tone: "info", action }, STAY_MS * (action ? 2 : 1));
+  /** One with the same `about` takes the earlier one's place. */
+  say(text: string, action?: Toast["action"], about?: string): void {
+    if (about) this.list = this.list.filter((toast) => toast.about !== about);
+    this.#add({ text, tone: "info", action, about }, STAY_MS * (action ? 2 : 1));
   }
 
   /** `what` failed: shown with the server's sentence and request id until closed. */

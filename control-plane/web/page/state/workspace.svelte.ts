@@ -1,17 +1,21 @@
 // A session's page: its state, its files, what is open, its terminals, and the
 // event socket that keeps all of it true.
 
-import { readEvent, type SyncState, type WorkspaceEvent } from "../api/events";
+import { readEvent, type SyncState, type Transfer, type WorkspaceEvent } from "../api/events";
 import { Problem } from "../api/problem";
 import * as sessions from "../api/sessions";
 import type { Session, TerminalInfo } from "../api/sessions";
 import { LastingSocket, type Link } from "../api/socket";
 import * as api from "../api/workspace";
+import { decode } from "../lib/text-file";
 import { isWithin, moved, parsePlace } from "../lib/paths";
 import { SaveGate } from "../lib/save-gate";
 import type { Item } from "../lib/tree";
 import { Document, type Surroundings } from "./document.svelte";
 import { WorkspaceFiles } from "./files.svelte";
+import { Recall } from "./recall";
+import { Trouble } from "./trouble.svelte";
+import { Versions } from "./versions.svelte";
 import { remember, remembered } from "./layout.svelte";
 import { toasts } from "./toasts.svelte";
 
@@ -22,11 +26,14 @@ interface Kept {
   open: string[];
 }
 
+/** What stands beside the editor. */
+export type Side = { view: "history"; path: string | undefined } | { view: "trouble" };
+
 export class Workspace {
   session = $state.raw<Session | undefined>();
   problem = $state.raw<Problem | undefined>();
   link = $state.raw<Link>({ state: "connecting" });
-  sync = $state.raw<{ state: SyncState; revInPod: number } | undefined>();
+  sync = $state.raw<{ state: SyncState; revInPod: number; transfer: Transfer | undefined } | undefined>();
   documents = $state.raw<Document[]>([]);
   active = $state.raw<Document | undefined>();
   /** Where to put the cursor in the active document, once. */
@@ -34,9 +41,13 @@ export class Workspace {
   terminals = $state.raw<TerminalInfo[] | undefined>();
   terminal = $state<string | undefined>();
   opening = $state(false);
+  side = $state.raw<Side | undefined>();
 
   readonly gate = new SaveGate();
   readonly files: WorkspaceFiles;
+  readonly trouble: Trouble;
+  readonly recall: Recall;
+  readonly versions: Versions;
   readonly running = $derived(this.session?.state === "running");
   readonly unsaved = $derived(this.documents.filter((doc) => doc.dirty).length);
   #socket: LastingSocket;
@@ -52,6 +63,9 @@ export class Workspace {
     private readonly makeBuffer: Surroundings["makeBuffer"],
   ) {
     this.files = new WorkspaceFiles(uuid, (items) => this.#itemsChanged(items));
+    this.recall = new Recall(uuid, this.files, (path) => this.saveWithin(path));
+    this.trouble = new Trouble(uuid, this.files, this.recall, () => (this.side = { view: "trouble" }));
+    this.versions = new Versions(uuid, (path) => this.textNow(path));
     this.#kept = remembered<Kept>(`berth:workspace:${uuid}`, { files: [], active: null, terminal: null, open: [] });
     this.files.open = new Set(this.#kept.open);
     this.terminal = terminal ?? this.#kept.terminal ?? undefined;
@@ -120,6 +134,8 @@ export class Workspace {
       case "hello":
         void this.files.refresh(this.files.loaded ? event.rev : undefined);
         void this.loadSession();
+        void this.trouble.refresh();
+        void this.trouble.refreshConflicts();
         for (const doc of this.documents) if (doc.dirty) void doc.save();
         break;
       case "files":
@@ -135,20 +151,26 @@ export class Workspace {
         if (this.running) void this.loadTerminals();
         break;
       case "sync":
-        this.sync = { state: event.state, revInPod: event.rev_in_pod };
+        this.sync = { state: event.state, revInPod: event.rev_in_pod, transfer: event.transfer ?? undefined };
+        this.trouble.heard(event.problems, event.state === "held");
         break;
       case "conflict":
-        toasts.say(event.message ?? `${event.path} was changed on both sides. This text stays; the terminal's is in the history.`, {
-          label: "Show",
-          run: () => this.openFile(event.path),
-        });
+        void this.#conflict(event.version, event.rev);
         break;
-      case "problem": {
-        const text = event.message ?? event.detail ?? event.code ?? "A problem";
-        toasts.say(event.path ? `${event.path}: ${text}` : text);
+      case "problem":
+        // Without a path it is a word of the session's; with one it is listed with the others.
+        if (event.path) void this.trouble.refresh();
+        else toasts.say(event.message);
         break;
-      }
     }
+  }
+
+  async #conflict(version: number, rev: number): Promise<void> {
+    const conflict = await this.trouble.happened(version, rev);
+    if (!conflict) return;
+    const path = this.trouble.pathOf(conflict);
+    if (this.active?.path === path) return;
+    toasts.say(`${path} was changed on both sides in the same lines. Nothing is lost.`, { label: "Show", run: () => this.openFile(path) });
   }
 
   #itemsChanged(items: Item[]): void {
@@ -166,6 +188,7 @@ export class Workspace {
   #noTerminals(): void {
     this.terminals = undefined;
     this.sync = undefined;
+    this.trouble.forget();
     this.#expectTerminal = true;
   }
 
@@ -214,8 +237,21 @@ export class Workspace {
     if (next) this.show(next);
   }
 
-  async saveAll(): Promise<void> {
-    await Promise.all(this.documents.map((doc) => doc.save()));
+  saveAll(): Promise<unknown> {
+    return this.saveWithin("");
+  }
+
+  /** Saves what is edited at or below a path. */
+  saveWithin(path: string): Promise<unknown> {
+    return Promise.all(this.documents.filter((doc) => isWithin(doc.path, path)).map((doc) => doc.save()));
+  }
+
+  /** A file's text as it is here now, edits included; empty if it is gone. */
+  async textNow(path: string): Promise<string> {
+    const open = this.documents.find((doc) => doc.path === path)?.buffer;
+    if (open) return open.text();
+    if (!this.files.tree.items.has(path)) return "";
+    return decode((await api.read(this.uuid, path)).bytes)?.text ?? "";
   }
 
   // The tree's changes.
@@ -249,7 +285,8 @@ export class Workspace {
 
   async delete(path: string): Promise<void> {
     const affected = this.documents.filter((doc) => isWithin(doc.path, path));
-    await this.files.batch([{ op: "delete", path }]);
+    const rev = await this.files.batch([{ op: "delete", path }]);
+    this.recall.deleted(path, rev);
     for (const doc of affected) this.closeDocument(doc);
   }
 
