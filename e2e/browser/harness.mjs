@@ -1,7 +1,7 @@
 // A server of its own and a real browser for each test; what the page must never do fails the test.
 
 import { spawn } from "node:child_process";
-import { createWriteStream, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { createWriteStream, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -78,6 +78,44 @@ export class Server {
   async api(method, path, body) {
     const headers = { authorization: `Bearer ${this.token}` };
     return fetch(`${this.base}${path}`, { method, headers, body });
+  }
+
+  async json(method, path, body) {
+    const answer = await this.api(method, path, body === undefined ? undefined : JSON.stringify(body));
+    if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${await answer.text()}`);
+    return answer.status === 204 ? undefined : answer.json();
+  }
+
+  /** A file's text in the database. */
+  async text(id, path) {
+    const answer = await this.api("GET", `/api/workspace/${id}/file/${path}`);
+    return answer.ok ? answer.text() : undefined;
+  }
+
+  /** The folder that a session's shell sees. */
+  appOf(id) {
+    return join(this.folder, "data/sessions", id, "app");
+  }
+
+  /** Works while the session's agent hears nothing of it: what happens on either side meets afterwards. */
+  async whileAgentStands(id, work) {
+    const pid = Number(readFileSync(join(this.folder, "data/sessions", id, ".berth/agent.lock"), "utf8"));
+    process.kill(pid, "SIGSTOP");
+    try {
+      return await work();
+    } finally {
+      process.kill(pid, "SIGCONT");
+    }
+  }
+
+  /** Stops a session and starts it again, with `work` between. */
+  async restarted(id, work) {
+    const state = (wanted) => eventually(wanted, async () => (await this.sessions()).find((s) => s.uuid === id).state === wanted);
+    await this.json("POST", `/api/sessions/${id}/stop`, {});
+    await state("stopped");
+    await work();
+    await this.json("POST", `/api/sessions/${id}/start`, {});
+    await state("running");
   }
 
   async sessions() {
@@ -180,9 +218,14 @@ export async function waitForScreen(page, part) {
   }
 }
 
+/** Puts the keyboard into the terminal in sight. */
+export async function focusTerminal(page) {
+  await page.locator("section[aria-label='Terminal']:not(.hidden) .xterm-helper-textarea").focus();
+}
+
 /** Types a line into the terminal in sight. */
 export async function type(page, line) {
-  await page.locator(".xterm-helper-textarea:visible, .xterm-helper-textarea").first().focus();
+  await focusTerminal(page);
   await page.keyboard.type(line);
   await page.keyboard.press("Enter");
 }
@@ -193,6 +236,37 @@ export function editorText(page) {
     const lines = [...document.querySelectorAll(".cm-content .cm-line")];
     return lines.map((line) => line.textContent).join("\n");
   });
+}
+
+/** Waits until a file exists on disk; answers its bytes. */
+export function onDisk(path, holds = () => true) {
+  return eventually(`${path} on disk`, () => {
+    if (!existsSync(path)) return false;
+    const bytes = readFileSync(path);
+    return holds(bytes) && bytes;
+  });
+}
+
+/** A program that reads keys as they come and keeps them in a file: what a shell would have been typed. */
+const KEYS = String.raw`import os, sys, tty
+tty.setraw(0)
+kept = open(sys.argv[1], "wb", 0)
+os.write(1, b"keys, please\r\n")
+if len(sys.argv) > 2:
+    os.write(1, open(sys.argv[2], "rb").read())
+while data := os.read(0, 65536):
+    kept.write(data)
+`;
+
+/** Runs a program in the terminal in sight that keeps what it is typed; answers how to read that. */
+export async function keepKeys(page, server, id, { says } = {}) {
+  const folder = mkdtempSync(join(server.folder, "keys-"));
+  const kept = join(folder, "typed");
+  writeFileSync(join(folder, "keys.py"), KEYS);
+  if (says) writeFileSync(join(folder, "says"), says);
+  await type(page, `python3 ${join(folder, "keys.py")} ${kept}${says ? ` ${join(folder, "says")}` : ""}`);
+  await waitForScreen(page, "keys, please");
+  return () => readFileSync(kept);
 }
 
 /** Opens a file from the tree. */
