@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { createSession, eventually, focusTerminal, keepKeys, onDisk, screen, type, waitForScreen, withPage } from "./harness.mjs";
+import { createSession, eventually, focusTerminal, keepKeys, onDisk, open, screen, type, waitForScreen, withPage } from "./harness.mjs";
 
 const patience = { timeout: 180_000 };
 
@@ -227,4 +227,23 @@ test("a terminal is closed with all that runs in it, after a question, and anoth
     });
     await page.getByRole("button", { name: "New terminal" }).last().click();
     await waitForScreen(page, "ready> ");
+  }));
+
+test("Ctrl-S in a shell saves the open file and freezes nothing; full-screen programs get it", patience, () =>
+  withPage({}, async ({ page, server }) => {
+    const id = await createSession(page, "save-key");
+    await server.api("PUT", `/api/workspace/${id}/file/a.txt`, "old\n");
+    await open(page, "a.txt");
+    await page.locator(".cm-content").click();
+    await page.keyboard.press("Control+A");
+    await page.keyboard.type("new");
+    await focusTerminal(page);
+    await page.keyboard.press("Control+S");
+    await eventually("it is saved", async () => (await server.text(id, "a.txt")) === "new");
+    await type(page, "echo not $((1+1)) frozen");
+    await waitForScreen(page, "not 2 frozen");
+    const keys = await keepKeys(page, server, id, { says: "\x1b[?1049hfull screen" });
+    await waitForScreen(page, "full screen");
+    await page.keyboard.press("Control+S");
+    await eventually("the program has it", () => keys().toString() === "\x13");
   }));

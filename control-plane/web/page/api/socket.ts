@@ -2,7 +2,7 @@
 // the network returns, and notices a silent peer.
 
 import { Backoff } from "../lib/backoff";
-import { whyClosed, type Closed } from "../lib/terminal-protocol";
+import { whyClosed, type Closed, type Of } from "../lib/terminal-protocol";
 import { socketUrl } from "./client";
 
 /** A ping goes out this often, in milliseconds. */
@@ -38,6 +38,7 @@ export class LastingSocket {
   constructor(
     private readonly path: string,
     private readonly handlers: Handlers,
+    private readonly of: Of,
   ) {}
 
   start(): void {
@@ -140,7 +141,7 @@ export class LastingSocket {
     clearInterval(this.#pinger);
     clearTimeout(this.#silence);
     if (this.#stopped) return;
-    const why = whyClosed(code, reason);
+    const why = whyClosed(code, reason, this.of);
     if (!why.retry) {
       this.#stopped = true;
       this.handlers.changed({ state: "ended", why });

@@ -79,15 +79,21 @@ export interface Closed {
   message: string;
 }
 
+/** What a socket shows. */
+export type Of = "terminal" | "session";
+
 /** The meaning of a WebSocket close code of Berth's. */
-export function whyClosed(code: number, reason: string): Closed {
+export function whyClosed(code: number, reason: string, of: Of = "terminal"): Closed {
   switch (code) {
     case 4401:
       return { retry: false, message: "You are signed out. Sign in again to go on; the program keeps running." };
     case 4403:
-      return { retry: false, message: "You may no longer open this terminal. Ask the session's owner for access." };
+      return { retry: false, message: `You may no longer open this ${of}. Ask the session's owner for access.` };
     case 4404:
-      return { retry: false, message: "This terminal is gone: it was closed, or its session was stopped." };
+      return {
+        retry: false,
+        message: of === "session" ? "This session is gone: it was deleted." : "This terminal is gone: it was closed, or its session was stopped.",
+      };
     case 4409:
       return { retry: false, message: "This terminal was opened in another tab of yours, which has it now." };
     case 4426:

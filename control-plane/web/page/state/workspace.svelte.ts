@@ -76,7 +76,7 @@ export class Workspace {
         const event = readEvent(frame);
         if (event) this.#heard(event);
       },
-    });
+    }, "session");
     this.#stopKeeping = $effect.root(() => {
       $effect(() =>
         remember(`berth:workspace:${uuid}`, {
@@ -285,6 +285,8 @@ export class Workspace {
 
   async delete(path: string): Promise<void> {
     const affected = this.documents.filter((doc) => isWithin(doc.path, path));
+    // What was typed last is in the history, too.
+    await this.saveWithin(path);
     const rev = await this.files.batch([{ op: "delete", path }]);
     this.recall.deleted(path, rev);
     for (const doc of affected) this.closeDocument(doc);

@@ -71,7 +71,7 @@ export class TerminalConnection {
         if (link.state === "ended" && !this.#ended) this.#tellLost(this.#queue.abandon());
         this.listener.link(link);
       },
-    });
+    }, "terminal");
     this.#socket.start();
   }
 

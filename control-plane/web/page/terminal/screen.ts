@@ -47,7 +47,7 @@ export class XtermScreen implements Screen {
     this.terminal.open(host);
     // What a screen holds beyond the rows in sight can be read from here, by tests and by a person at the console.
     Object.assign(host, { xterm: this.terminal });
-    this.terminal.attachCustomKeyEventHandler((event) => this.#clipboardKeys(event));
+    this.terminal.attachCustomKeyEventHandler((event) => this.#pageKeys(event));
     const recolour = () => (this.terminal.options.theme = terminalTheme());
     lightScheme.addEventListener("change", recolour);
     this.#stop.push(() => lightScheme.removeEventListener("change", recolour));
@@ -98,8 +98,11 @@ export class XtermScreen implements Screen {
     this.terminal.dispose();
   }
 
-  /** Ctrl-C copies when something is selected; Ctrl-Shift-C and -V copy and paste. */
-  #clipboardKeys(event: KeyboardEvent): boolean {
+  /**
+   * Ctrl-C copies when something is selected; Ctrl-Shift-C and -V copy and paste. Ctrl-S at a prompt saves the open
+   * file and goes no further: a shell would take it to freeze its output. Full-screen programs get it.
+   */
+  #pageKeys(event: KeyboardEvent): boolean {
     if (event.type !== "keydown" || !event.ctrlKey || event.altKey || event.metaKey) return true;
     const key = event.key.toLowerCase();
     if (key === "c" && this.terminal.hasSelection()) {
@@ -112,6 +115,7 @@ export class XtermScreen implements Screen {
       event.preventDefault();
       return false;
     }
+    if (key === "s" && !event.shiftKey && this.terminal.buffer.active.type === "normal") return false;
     // The browser pastes by itself: xterm hears its paste event.
     if (key === "v" && event.shiftKey) return false;
     return true;
