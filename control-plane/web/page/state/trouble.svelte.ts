@@ -87,7 +87,8 @@ export class Trouble {
     for (const { code, path } of fresh) this.#told.add(`${code} ${path}`);
     const [first] = fresh;
     if (!first) return;
-    const text = fresh.length === 1 ? `${first.path} is not kept in step: ${sentence(first.message)}` : `${fresh.length} paths are not kept in step.`;
+    const alone = this.problemCount === 1;
+    const text = alone ? `${first.path} is not kept in step: ${sentence(first.message)}` : `${this.problemCount} paths are not kept in step.`;
     toasts.say(text, { label: "Show", run: this.show }, "problems");
   }
 
