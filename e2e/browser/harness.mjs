@@ -3,7 +3,7 @@
 import { spawn } from "node:child_process";
 import { createWriteStream, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
@@ -144,12 +144,44 @@ export class Server {
   }
 }
 
-/** Runs a test with a server and a signed-in page, and fails it for what a page must never do. */
-export async function withPage(options, test) {
+/** A slow way to a port: each byte arrives `delayMs` later, and at most `bytesPerSecond` of them. */
+function slowLink(port, { delayMs, bytesPerSecond }) {
+  /** Bytes on their way at most; then the sender waits. */
+  const most = 64 * 1024;
+  const way = (from, to) => {
+    let free = 0, waiting = 0;
+    from.on("data", (bytes) => {
+      const now = performance.now();
+      free = Math.max(free, now) + (bytes.length / bytesPerSecond) * 1000;
+      waiting += bytes.length;
+      if (waiting > most) from.pause();
+      setTimeout(() => {
+        waiting -= bytes.length;
+        if (waiting <= most) from.resume();
+        if (!to.destroyed) to.write(bytes);
+      }, free - now + delayMs);
+    });
+    from.on("close", () => setTimeout(() => to.destroy(), delayMs));
+    from.on("error", () => to.destroy());
+  };
+  return new Promise((resolve) => {
+    const listener = createServer((near) => {
+      const far = connect(port, "127.0.0.1");
+      way(near, far);
+      way(far, near);
+    });
+    listener.listen(0, "127.0.0.1", () => resolve({ port: listener.address().port, close: () => listener.close() }));
+  });
+}
+
+/** Runs a test with a server and a signed-in page, and fails it for what a page must never do. `slow`: over such a link. */
+export async function withPage({ slow, ...options }, test) {
   const server = new Server();
-  let browser;
+  let browser, link;
   try {
     await server.start();
+    if (slow) link = await slowLink(server.port, slow);
+    const port = link?.port ?? server.port;
     browser = await chromium.launch({ executablePath: process.env.BERTH_TEST_CHROMIUM ?? "/usr/bin/chromium", headless: true, args: flags });
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
     const page = await context.newPage();
@@ -163,10 +195,10 @@ export async function withPage(options, test) {
     page.on("pageerror", (error) => bad.push(`error: ${error}`));
     page.on("request", (request) => {
       const url = new URL(request.url());
-      if (!["data:", "blob:"].includes(url.protocol) && url.host !== `127.0.0.1:${server.port}`) bad.push(`foreign request: ${url}`);
+      if (!["data:", "blob:"].includes(url.protocol) && url.host !== `127.0.0.1:${port}`) bad.push(`foreign request: ${url}`);
     });
     await page.addInitScript(() => addEventListener("securitypolicyviolation", (e) => console.error(`CSP: ${e.violatedDirective} ${e.blockedURI}`)));
-    await page.goto(server.link);
+    await page.goto(server.link.replace(`:${server.port}/`, `:${port}/`));
     const confirm = page.getByRole("button", { name: /sign in|continue/i });
     const list = page.getByRole("heading", { name: "Sessions" });
     await confirm.or(list).first().waitFor();
@@ -176,6 +208,7 @@ export async function withPage(options, test) {
     if (bad.length > 0) throw new Error(`the page must not:\n${bad.join("\n")}`);
   } finally {
     await browser?.close();
+    link?.close();
     await server.end();
   }
 }
@@ -259,13 +292,13 @@ while data := os.read(0, 65536):
 `;
 
 /** Runs a program in the terminal in sight that keeps what it is typed; answers how to read that. */
-export async function keepKeys(page, server, id, { says } = {}) {
+export async function keepKeys(page, server, id, { says, shows = "keys, please" } = {}) {
   const folder = mkdtempSync(join(server.folder, "keys-"));
   const kept = join(folder, "typed");
   writeFileSync(join(folder, "keys.py"), KEYS);
   if (says) writeFileSync(join(folder, "says"), says);
   await type(page, `python3 ${join(folder, "keys.py")} ${kept}${says ? ` ${join(folder, "says")}` : ""}`);
-  await waitForScreen(page, "keys, please");
+  await waitForScreen(page, shows);
   return () => readFileSync(kept);
 }
 

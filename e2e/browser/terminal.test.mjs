@@ -242,8 +242,7 @@ test("Ctrl-S in a shell saves the open file and freezes nothing; full-screen pro
     await eventually("it is saved", async () => (await server.text(id, "a.txt")) === "new");
     await type(page, "echo not $((1+1)) frozen");
     await waitForScreen(page, "not 2 frozen");
-    const keys = await keepKeys(page, server, id, { says: "\x1b[?1049hfull screen" });
-    await waitForScreen(page, "full screen");
+    const keys = await keepKeys(page, server, id, { says: "\x1b[?1049hfull screen", shows: "full screen" });
     await page.keyboard.press("Control+S");
     await eventually("the program has it", () => keys().toString() === "\x13");
   }));
