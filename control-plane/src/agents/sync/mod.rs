@@ -6,6 +6,7 @@
 //! | [`codec`] | between the link's batches and the store's |
 //! | [`pull`] | the agent's batches: put together, decoded, committed, answered |
 //! | [`push`] | what changed in the database, as batches for the agent |
+//! | [`ledger`] | which of the changes the agent has already, and how many go at once |
 //! | [`upload`] | large contents from the agent, in parts |
 //! | [`download`] | large contents for the agent, in parts |
 //! | [`progress`] | how far a long transfer is |
@@ -15,6 +16,7 @@
 
 mod codec;
 mod download;
+mod ledger;
 mod progress;
 mod pull;
 mod push;

@@ -2,10 +2,11 @@
 
 use super::Context;
 use super::codec;
-use super::push::Ledger;
+use super::ledger::{Ledger, Own};
 use crate::workspace::{self, PodBatch};
 use bytes::Bytes;
 use shared::id::BatchId;
+use shared::limits::SyncLimits;
 use shared::link::Failure;
 use shared::link::frame;
 use shared::link::sync::{Batch, Begin, CHUNK_BYTES, Committed, End, FromControlPlane, OpResult};
@@ -43,7 +44,7 @@ pub(super) enum Arrived {
 
 impl Incoming {
     /// Takes a part. An error is a peer that doesn't keep to the protocol; the stream ends.
-    pub(super) fn take(&mut self, part: Batch, context: &Context) -> Result<Option<Arrived>, &'static str> {
+    pub(super) fn take(&mut self, part: Batch, limits: &SyncLimits) -> Result<Option<Arrived>, &'static str> {
         match part {
             Batch::Whole { .. } | Batch::Begin(_) if self.begin.is_some() => {
                 Err("a batch began inside another")
@@ -51,12 +52,12 @@ impl Incoming {
             Batch::Whole { begin, data, .. } if data.len() > CHUNK_BYTES => {
                 Ok(Some(Arrived::Refused(begin.batch, too_large())))
             }
-            Batch::Whole { begin, data, end } => match check(&begin, context) {
+            Batch::Whole { begin, data, end } => match check(&begin, limits) {
                 Ok(()) => Ok(Some(Arrived::Whole(begin, data, end))),
                 Err(failure) => Ok(Some(Arrived::Refused(begin.batch, failure))),
             },
             Batch::Begin(begin) => {
-                self.refused = check(&begin, context).err();
+                self.refused = check(&begin, limits).err();
                 self.begin = Some(begin);
                 Ok(None)
             }
@@ -89,8 +90,7 @@ fn too_large() -> Failure {
     Failure::new("batch_too_large", "the batch is larger than this server takes")
 }
 
-fn check(begin: &Begin, context: &Context) -> Result<(), Failure> {
-    let limits = &context.agents.0.settings.limits;
+fn check(begin: &Begin, limits: &SyncLimits) -> Result<(), Failure> {
     let most = limits.batch_bytes.saturating_add(OVERHEAD_BYTES);
     if begin.items > limits.batch_items || begin.bytes > most { Err(too_large()) } else { Ok(()) }
 }
@@ -124,7 +124,7 @@ pub(super) async fn commit(
             return answer(refuse(Failure::new("batch_malformed", "the batch could not be read"), false));
         }
     };
-    let done: Vec<_> = decoded.ops.iter().map(super::push::Own::of).collect();
+    let done: Vec<_> = decoded.ops.iter().map(Own::of).collect();
     let pod_batch =
         PodBatch { id: batch, epoch: context.epoch, base_rev, ops: decoded.ops, contents: decoded.contents };
     let mut ledger = ledger.lock().await;

@@ -3,15 +3,15 @@
 use super::Context;
 use super::codec::{self, Encoded};
 use super::download::Download;
+use super::ledger::{BATCH_ITEMS, Lacking, LeaveOut, Ledger, in_batch, take_group};
 use super::progress::Progress;
-use crate::workspace::{self, Changed, Cursor, PodOp};
+use crate::workspace::{self, Changed, Cursor};
 use bytes::Bytes;
-use shared::id::{BatchId, ItemId, Revision};
+use shared::id::{BatchId, Revision};
 use shared::link::Failure;
 use shared::link::frame::{self, FrameError};
 use shared::link::sync::{Batch, Begin, CHUNK_BYTES, FromControlPlane};
-use shared::path::WorkspacePath;
-use shared::tree::{Entry, Hash, Kind};
+use shared::tree::Hash;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 use tokio::io::WriteHalf;
@@ -19,14 +19,8 @@ use tokio::sync::{Mutex, mpsc};
 
 use shared::link::mux::LinkStream;
 
-/// Bytes of contents that one batch gathers; what is beyond goes in the next.
-const BATCH_BYTES: u64 = 16 << 20;
-/// Items that one batch gathers.
-const BATCH_ITEMS: u64 = 2_000;
 /// How long an agent may take nothing of a message before it counts as gone; heartbeats notice sooner.
 const SEND_TIMEOUT: Duration = Duration::from_secs(120);
-/// Paths of own changes that are remembered; beyond, they are sent back to the agent, who has them already.
-const OWN_PATHS: usize = 100_000;
 
 /// Why a push ended early.
 #[derive(Debug, thiserror::Error)]
@@ -48,68 +42,6 @@ pub(super) enum PushError {
     Encode(Failure),
 }
 
-/// A change that the agent made itself: a path and what it holds there now.
-#[derive(Debug)]
-pub(super) struct Own(Vec<(WorkspacePath, Option<Entry>)>);
-
-impl Own {
-    /// What the agent has after `op`.
-    pub(super) fn of(op: &PodOp) -> Self {
-        Self(match op {
-            PodOp::Put { path, entry, .. } => vec![(path.clone(), Some(*entry))],
-            PodOp::Delete { path, .. } => vec![(path.clone(), None)],
-            PodOp::Rename { from, to, entry, .. } => vec![(from.clone(), None), (to.clone(), Some(*entry))],
-        })
-    }
-}
-
-/// Which of the changes still to be pushed the agent has already, since it made them.
-#[derive(Debug, Default)]
-pub(super) struct Ledger {
-    own: HashMap<WorkspacePath, (Revision, Option<Entry>)>,
-}
-
-impl Ledger {
-    /// The agent's change stands in the database, at `rev` or before.
-    pub(super) fn note(&mut self, own: Own, rev: Revision) {
-        for (path, entry) in own.0 {
-            if self.own.len() < OWN_PATHS {
-                self.own.insert(path, (rev, entry));
-            }
-        }
-    }
-
-    /// Whether the agent has `change`: the same thing at the same path, last changed no later than its own batch.
-    fn has(&self, change: &Changed) -> bool {
-        self.own.get(&change.path).is_some_and(|(rev, entry)| {
-            *rev >= change.item.rev && *entry == (!change.deleted).then_some(change.item.entry)
-        })
-    }
-
-    fn forget_through(&mut self, rev: Revision) {
-        self.own.retain(|_, (at, _)| *at > rev);
-    }
-}
-
-/// Which contents a batch comes without. The agent asks for those that it lacks.
-#[derive(Clone, Copy)]
-enum LeaveOut<'a> {
-    Nothing,
-    /// Those of items that were elsewhere before: the agent has them there.
-    Moved(&'a HashSet<ItemId>),
-    All,
-}
-
-impl LeaveOut<'_> {
-    fn leaves_out(self, change: &Changed) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Moved(items) => items.contains(&change.item.id),
-            Self::All => true,
-        }
-    }
-}
-
 /// The way to the agent: its stream, and how far the agent has been sent.
 pub(super) struct Push<'a> {
     pub context: &'a Context,
@@ -118,8 +50,8 @@ pub(super) struct Push<'a> {
     pub answers: mpsc::Receiver<FromControlPlane>,
     /// The revision that the agent has or has been sent.
     pub sent: Revision,
-    /// Changes sent without their contents, which the agent may ask for until it shows the revision that they are of.
-    pub lacking: HashMap<Hash, Changed>,
+    /// Changes sent without their contents, which the agent may ask for.
+    pub lacking: Lacking,
     /// Large contents that the agent asked for.
     pub download: Download,
     pub progress: Progress,
@@ -199,6 +131,7 @@ impl Push<'_> {
         loop {
             let held = self.ledger.lock().await;
             let page = store.changes_since(session, since, cursor.as_ref(), BATCH_ITEMS).await?;
+            self.lacking.forget(&page.changes);
             let mut changes: VecDeque<_> = page.changes.into_iter().filter(|c| !held.has(c)).collect();
             drop(held);
             if page.pruned {
@@ -210,7 +143,6 @@ impl Push<'_> {
             }
             moved.extend(changes.iter().filter_map(|change| change.moved_to));
             if cursor.is_none() && self.context.shown() >= since {
-                self.lacking.clear();
                 self.download.forget();
             }
             self.expect(&changes);
@@ -240,11 +172,8 @@ impl Push<'_> {
 
     /// Sends the contents that the agent asks for, each with the change that needs it.
     pub(super) async fn push_needed(&mut self, hashes: Vec<Hash>) -> Result<(), PushError> {
-        // Each once: a batch names no path twice.
-        let hashes: HashSet<Hash> = hashes.into_iter().collect();
-        let asked = hashes.iter().filter_map(|hash| self.lacking.get(hash).cloned());
-        let (changes, large): (Vec<_>, Vec<_>) = asked.partition(in_batch);
-        let mut changes = VecDeque::from(changes);
+        let (mut changes, large): (VecDeque<Changed>, VecDeque<Changed>) =
+            self.lacking.needed(hashes).into_iter().partition(in_batch);
         for change in large {
             self.send_recipe(change.item.entry.hash).await?;
         }
@@ -265,11 +194,8 @@ impl Push<'_> {
         last: bool,
         leave_out: LeaveOut<'_>,
     ) -> Result<(), PushError> {
-        let travels = |change: &&Changed| in_batch(change) && !leave_out.leaves_out(change);
-        for change in group.iter().filter(|change| has_content(change) && !travels(change)) {
-            self.lacking.insert(change.item.entry.hash, change.clone());
-        }
-        let contents = self.contents(group.iter().filter(travels)).await?;
+        self.lacking.note(&group, leave_out);
+        let contents = self.contents(group.iter().filter(|change| leave_out.travels(change))).await?;
         let bytes_of_contents = contents.values().map(|bytes| bytes.len() as u64).sum();
         let encoding = tokio::task::spawn_blocking(move || codec::encode(&group, &contents));
         let encoded = match encoding.await {
@@ -306,28 +232,4 @@ impl Push<'_> {
         let store = &self.context.agents.0.store;
         Ok(store.blobs(self.context.session, &wanted).await?.into_iter().collect())
     }
-}
-
-fn has_content(change: &Changed) -> bool {
-    !change.deleted && change.item.entry.kind != Kind::Dir
-}
-
-/// Whether its content travels in the batch itself.
-fn in_batch(change: &Changed) -> bool {
-    has_content(change)
-}
-
-/// The next changes that fit into one batch; at least one if any are left.
-fn take_group(changes: &mut VecDeque<Changed>) -> Vec<Changed> {
-    let mut group = Vec::new();
-    let mut bytes = 0;
-    while let Some(next) = changes.front() {
-        let size = if in_batch(next) { next.item.entry.size } else { 0 };
-        if !group.is_empty() && (bytes + size > BATCH_BYTES || group.len() as u64 >= BATCH_ITEMS) {
-            break;
-        }
-        bytes += size;
-        group.extend(changes.pop_front());
-    }
-    group
 }

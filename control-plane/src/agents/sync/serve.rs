@@ -1,9 +1,10 @@
 //! One sync stream from its hello to its end: both its ways, and how they keep in step.
 
 use super::download::Download;
+use super::ledger::{Lacking, Ledger};
 use super::progress::{Progress, To};
 use super::pull::{self, Incoming};
-use super::push::{Ledger, Push, PushError};
+use super::push::{Push, PushError};
 use super::upload::Upload;
 use super::{Ask, Context, MassDelete, Status};
 use crate::agents::registry::AgentEvent;
@@ -54,7 +55,7 @@ pub(in crate::agents) async fn serve(context: Context, stream: LinkStream, hello
         ledger: &ledger,
         answers,
         sent: hello.base_rev,
-        lacking: HashMap::new(),
+        lacking: Lacking::default(),
         download: Download::new(),
         progress: Progress::new(To::Pod),
     };
@@ -120,7 +121,7 @@ async fn read(
             Err(why) => return why.to_string(),
         };
         match message {
-            FromAgent::Batch(part) => match incoming.take(part, context) {
+            FromAgent::Batch(part) => match incoming.take(part, &context.agents.0.settings.limits) {
                 Ok(None) => {}
                 Ok(Some(arrived)) => {
                     // Its place first, so that the answer is in the queue before the ledger is free again.
