@@ -3,6 +3,7 @@
 use super::blobs::{self, Blob};
 use super::commit::{Locked, Needs, load, write};
 use super::draft::Draft;
+use super::merge::MERGE_BYTES;
 use super::pod::{Resolver, texts_needed};
 use super::store::{Attempt, Done};
 use super::types::{Author, PodBatch, PodOp};
@@ -231,7 +232,7 @@ fn content_of(op: &PodOp) -> Option<Hash> {
 }
 
 /// The operation with the size that its content has, whatever the pod says, and a folder as a folder is.
-fn true_size(op: &PodOp, sizes: &HashMap<Hash, u64>) -> PodOp {
+pub(super) fn true_size(op: &PodOp, sizes: &HashMap<Hash, u64>) -> PodOp {
     let mut op = op.clone();
     if let PodOp::Put { entry, .. } | PodOp::Rename { entry, .. } = &mut op {
         *entry = match entry.kind {
@@ -259,8 +260,11 @@ async fn texts_of(
     for blob in brought.iter().filter(|blob| needed.contains(&blob.hash)) {
         texts.insert(blob.hash, blob.decode()?);
     }
-    let missing: Vec<Hash> = needed.iter().filter(|hash| !texts.contains_key(hash)).copied().collect();
+    let mut missing: Vec<Hash> = needed.iter().filter(|hash| !texts.contains_key(hash)).copied().collect();
     if !missing.is_empty() {
+        // By their true sizes: what the pod says of them must not make this read large ones by the dozen.
+        let sizes = blobs::sizes(tx, locked.owner, &missing).await?;
+        missing.retain(|hash| sizes.get(hash).is_some_and(|size| *size <= MERGE_BYTES));
         texts.extend(blobs::fetch(tx, locked.owner, &missing).await?);
     }
     Ok(texts)
