@@ -5,6 +5,7 @@ use super::looking::AWAY;
 use super::{Engine, RETRY, Target, Whole};
 use crate::sync::disk::{Agreed, Applied, Disk, Seen};
 use shared::batch::{self, Claims, Op};
+use shared::id::{ItemId, Revision};
 use shared::limits::SyncLimits;
 use shared::link::sync::{FromAgent, State};
 use shared::path::WorkspacePath;
@@ -59,16 +60,29 @@ impl<D: Disk> Engine<D> {
                     (to, Some(Target { entry, item }))
                 }
             };
+            if is_stale(&self.own, &path, target.as_ref(), begin.target_rev) {
+                continue;
+            }
+            if let Some(sent) = self.unsure.remove(&path)
+                && sent == target.map(|target| target.entry)
+            {
+                // The last link's batch was committed: what the pod did since is based on that.
+                let agreed = target.map(|Target { entry, item }| Agreed { entry, item, stamp: None });
+                self.base.set(&path, agreed);
+            }
             self.stuck.remove(&path);
             self.wanted.insert(path, target);
         }
         if begin.last {
             if let Some(named) = self.naming.take() {
-                let unnamed = self.base.tree.keys().filter(|path| !named.contains(*path));
+                let unnamed = self.base.tree.keys().filter(|path| {
+                    !named.contains(*path) && !is_stale(&self.own, path, None, begin.target_rev)
+                });
                 let unnamed: Vec<_> = unnamed.cloned().collect();
                 self.wanted.extend(unnamed.into_iter().map(|path| (path, None)));
             }
             self.received = self.received.max(begin.target_rev);
+            self.own.retain(|_, (committed, _)| *committed > begin.target_rev);
         }
         if self.naming.is_none() {
             self.apply_wanted();
@@ -116,6 +130,7 @@ impl<D: Disk> Engine<D> {
                 break;
             }
         }
+        self.overruled.retain(|path| self.wanted.contains_key(path));
         self.retry_at = full.then(|| self.now + RETRY);
         self.enter(if full { State::Full } else { State::Live });
         let lacking: Vec<Hash> = lacking.into_iter().filter(|hash| !self.disk.is_staged(*hash)).collect();
@@ -250,6 +265,20 @@ impl<D: Disk> Engine<D> {
         self.visible = self.received;
         self.say(FromAgent::Visible { rev: self.received });
     }
+}
+
+/// Whether news of a path up to `rev` are older than what this link committed there: they were read before, and came
+/// after the answer.
+fn is_stale(
+    own: &BTreeMap<WorkspacePath, (Revision, Option<ItemId>)>,
+    path: &WorkspacePath,
+    target: Option<&Target>,
+    rev: Revision,
+) -> bool {
+    own.get(path).is_some_and(|(committed, moved)| {
+        let same = target.is_none_or(|target| moved.is_none() || target.item == *moved);
+        *committed > rev && same
+    })
 }
 
 /// Whether a file system has no room.

@@ -118,7 +118,9 @@ impl<D: Disk> Engine<D> {
         self.refused.clear();
         self.unknown.clear();
         self.hot.clear();
-        self.problems.retain(|_, problem| problem.code == "no_space");
+        // Tried again by itself; all else is found again, if it is still so.
+        let full = self.retry_at.is_some();
+        self.problems.retain(|_, problem| full && problem.code == "no_space");
         self.problems_told = false;
         if self.disk.is_blind() {
             let message = "file watches ran out on this machine: changes are found by polling";
@@ -130,6 +132,11 @@ impl<D: Disk> Engine<D> {
         self.dirty.extend(changed);
         self.disk.watch(None);
         self.scan_folder(None);
+        if !self.wanted.is_empty() && self.naming.is_none() && self.retry_at.is_none() {
+            // What could not be had may be to be had by now; else it is listed again.
+            self.stuck.clear();
+            self.apply_wanted();
+        }
     }
 
     /// Marks what is new below a folder, and watches its folders.

@@ -87,6 +87,15 @@ pub struct Engine<D> {
     stuck: HashSet<WorkspacePath>,
     /// What the control plane names while it tells the whole tree.
     naming: Option<HashSet<WorkspacePath>>,
+    /// What this link committed, with its revision, until as much is received: older news of it are stale. Of a path
+    /// that an item was moved away from, only news of that item.
+    own: BTreeMap<WorkspacePath, (Revision, Option<ItemId>)>,
+    /// What the last link had sent when it ended without an answer, until the next one has told what the database
+    /// holds: where that is the same, it was committed.
+    unsure: BTreeMap<WorkspacePath, Option<Entry>>,
+    /// Where the base holds the pod's although the database decided otherwise, so that the database's comes over it.
+    /// Until it has, that is no agreement that may outlive the link or the agent.
+    overruled: BTreeSet<WorkspacePath>,
     /// The revision reached when nothing is wanted any more.
     received: Revision,
     /// What the workspace shows.
@@ -145,6 +154,9 @@ impl<D: Disk> Engine<D> {
             wanted: BTreeMap::new(),
             stuck: HashSet::new(),
             naming: None,
+            own: BTreeMap::new(),
+            unsure: BTreeMap::new(),
+            overruled: BTreeSet::new(),
             received: base.rev,
             visible: Revision::ZERO,
             committed: base.rev,
@@ -208,6 +220,11 @@ impl<D: Disk> Engine<D> {
             self.burst = None;
             self.push();
         }
+        if self.caught_up && self.naming.is_none() && self.wanted.is_empty() && self.received > self.base.rev
+        {
+            // The last that was wanted came about otherwise.
+            self.show();
+        }
         self.answer();
         self.tell();
         match self.save_at {
@@ -223,7 +240,11 @@ impl<D: Disk> Engine<D> {
         if !self.base.unsaved {
             return;
         }
-        match self.disk.store_base(&|to| self.base.write(to)) {
+        let overruled: Vec<_> =
+            self.overruled.iter().filter_map(|path| self.base.tree.remove_entry(path)).collect();
+        let stored = self.disk.store_base(&|to| self.base.write(to));
+        self.base.tree.extend(overruled);
+        match stored {
             Ok(()) => self.base.unsaved = false,
             Err(why) => {
                 tracing::warn!(%why, "the base could not be written");
@@ -328,11 +349,20 @@ impl<D: Disk> Engine<D> {
         if let Some(flight) = self.flight.take() {
             // Perhaps committed, perhaps not: looked at again, and told again with what the base holds.
             let now = self.now;
-            self.dirty.extend(flight.into_paths().map(|path| (path, now)));
+            for (path, sent) in flight.into_changes() {
+                self.dirty.insert(path.clone(), now);
+                self.unsure.insert(path, sent);
+            }
         }
-        // Whatever is wanted is told again: the base's revision is still before it.
+        for path in std::mem::take(&mut self.overruled) {
+            self.base.set(&path, None);
+            self.dirty.insert(path, self.now);
+        }
+        // Whatever else is wanted is told again: the base's revision is still before it.
         self.wanted.clear();
         self.stuck.clear();
+        self.own.clear();
+        self.problems.retain(|_, problem| problem.code != "no_space");
         self.received = self.base.rev;
     }
 
@@ -365,6 +395,7 @@ impl<D: Disk> Engine<D> {
                     self.gone.clear();
                     self.state = State::CatchingUp;
                     self.unlinked();
+                    self.unsure.clear();
                 }
             }
             _ => {}
@@ -373,6 +404,7 @@ impl<D: Disk> Engine<D> {
 
     fn caught_up(&mut self) {
         self.caught_up = true;
+        self.unsure.clear();
         self.show();
     }
 }

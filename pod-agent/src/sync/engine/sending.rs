@@ -46,7 +46,15 @@ pub(super) struct Flight {
 impl Flight {
     /// All paths that it changes.
     pub(super) fn into_paths(self) -> impl Iterator<Item = WorkspacePath> {
-        self.sent.into_iter().flat_map(|sent| sent.from.into_iter().chain([sent.path]))
+        self.into_changes().map(|(path, _)| path)
+    }
+
+    /// The same, with what it says is there.
+    pub(super) fn into_changes(self) -> impl Iterator<Item = (WorkspacePath, Option<Entry>)> {
+        self.sent.into_iter().flat_map(|Sent { path, new, from }| {
+            let left = from.map(|from| (from, None));
+            left.into_iter().chain([(path, new.map(|(entry, _)| entry))])
+        })
     }
 }
 
@@ -344,19 +352,31 @@ impl<D: Disk> Engine<D> {
             let agreed = |item| new.map(|(entry, stamp)| Agreed { entry, item, stamp: Some(stamp) });
             match result {
                 OpResult::Applied { item } => {
+                    // A batch that was read before the commit may still be on its way.
+                    let newer = committed.rev > self.received;
                     if let Some(from) = from {
+                        let moved = self.base.tree.get(&from).and_then(|known| known.item);
                         self.base.set(&from, None);
-                        self.wanted.remove(&from);
+                        // Another item that the database has there by now stays wanted.
+                        let target = self.wanted.get(&from).copied().flatten();
+                        if target.is_none_or(|target| moved.is_some() && target.item == moved) {
+                            self.wanted.remove(&from);
+                        }
+                        if let (true, Some(moved)) = (newer, moved) {
+                            self.own.insert(from, (committed.rev, Some(moved)));
+                        }
                     }
                     self.base.set(&path, agreed(item));
                     self.wanted.remove(&path);
                     self.cleared(&path);
+                    self.own.extend(newer.then_some((path, (committed.rev, None))));
                 }
                 OpResult::Superseded { now: stands, .. } => {
                     // What became of the place that it left is told by what comes.
                     self.dirty.extend(from.map(|from| (from, now)));
                     // The pod's state counts as agreed, so that the database's comes over it.
                     self.base.set(&path, agreed(None));
+                    self.overruled.insert(path.clone());
                     let wanted = self.wanted.get(&path).map(|target| target.map(|target| target.entry));
                     if wanted != Some(stands) {
                         // What needs a content comes with the next batch.
