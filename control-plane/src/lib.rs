@@ -25,6 +25,9 @@ pub mod events;
 pub mod http;
 pub mod lifecycle;
 pub mod runtime;
+#[cfg(test)]
+#[path = "../../shared/tests/seeded/mod.rs"]
+mod seeded;
 pub mod server;
 pub mod telemetry;
 pub mod workspace;

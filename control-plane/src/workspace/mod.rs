@@ -18,6 +18,8 @@ mod draft;
 pub mod error;
 mod history;
 mod import;
+#[cfg(test)]
+pub(crate) mod memory;
 mod merge;
 mod parts;
 mod pod;

@@ -22,6 +22,8 @@ mod pull;
 mod push;
 mod serve;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 mod upload;
 

@@ -1,0 +1,619 @@
+//! A file system in memory, as programs, the agent and a power cut see it.
+
+use super::watcher::Watcher;
+use bytes::Bytes;
+use pod_agent::sync::disk::{Agreed, Applied, Disk, Listed, Seen, Stamp, Taken};
+use rand::Rng;
+use rand::rngs::StdRng;
+use shared::path::WorkspacePath;
+use shared::tree::{Entry, Hash, Kind, Tree};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Write};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// The file system's clock at the simulation's start, in nanoseconds since 1970.
+const CLOCK_NS: i64 = 1_700_000_000_000_000_000;
+/// How coarsely that clock stamps files.
+const TICK_NS: i64 = 4_000_000;
+/// States since the last sync that a power cut may go back to.
+const STATES: usize = 48;
+
+/// What is at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    File(Bytes),
+    Dir,
+    Symlink(String),
+    /// A FIFO, a socket, a device.
+    Special,
+}
+
+#[derive(Clone, Debug)]
+struct Node {
+    ino: u64,
+    body: Body,
+    mode: u32,
+    mtime_ns: i64,
+    ctime_ns: i64,
+    /// Whether its content would outlast a power cut.
+    synced: bool,
+}
+
+type Nodes = BTreeMap<WorkspacePath, Node>;
+
+/// The file system.
+pub struct Files {
+    pub watcher: Watcher,
+    pub now: Duration,
+    pub clock_offset_ns: i64,
+    /// No room: nothing can be staged or stored.
+    pub full: bool,
+    pub unreadable: BTreeSet<WorkspacePath>,
+    /// Files that change whenever they are read.
+    pub hot: BTreeSet<WorkspacePath>,
+    /// When a program last changed what is at a path.
+    pub touched: BTreeMap<WorkspacePath, Duration>,
+    /// Contents that the agent took out of the workspace.
+    pub displaced: Vec<(WorkspacePath, Hash)>,
+    /// Chance in a thousand that a program writes between a look and what follows it.
+    pub races: u32,
+    pub raced: u64,
+    pub base: Option<Vec<u8>>,
+    older_base: Option<Vec<u8>>,
+    nodes: Nodes,
+    next_ino: u64,
+    stage: BTreeMap<Hash, Bytes>,
+    states: Vec<Nodes>,
+    rng: StdRng,
+}
+
+/// All that a copy of the volume holds.
+pub struct Backup(Nodes, Option<Vec<u8>>);
+
+impl Files {
+    pub fn new(origin: Instant, rng: StdRng) -> Self {
+        Self {
+            watcher: Watcher::new(origin),
+            now: Duration::ZERO,
+            clock_offset_ns: 0,
+            full: false,
+            unreadable: BTreeSet::new(),
+            hot: BTreeSet::new(),
+            touched: BTreeMap::new(),
+            displaced: Vec::new(),
+            races: 0,
+            raced: 0,
+            base: None,
+            older_base: None,
+            nodes: Nodes::new(),
+            next_ino: 1,
+            stage: BTreeMap::new(),
+            states: Vec::new(),
+            rng,
+        }
+    }
+
+    // --- what anybody sees ---
+
+    pub fn body(&self, path: &WorkspacePath) -> Option<&Body> {
+        self.nodes.get(path).map(|node| &node.body)
+    }
+
+    pub fn paths(&self) -> Vec<WorkspacePath> {
+        self.nodes.keys().cloned().collect()
+    }
+
+    pub fn entry(&self, path: &WorkspacePath) -> Option<Entry> {
+        self.nodes.get(path).and_then(entry_of)
+    }
+
+    /// All that could be kept in step.
+    pub fn tree(&self) -> Tree {
+        self.nodes.iter().filter_map(|(path, node)| Some((path.clone(), entry_of(node)?))).collect()
+    }
+
+    pub fn below(&self, folder: &WorkspacePath) -> Vec<WorkspacePath> {
+        self.nodes.keys().filter(|path| path.is_below(folder)).cloned().collect()
+    }
+
+    // --- what programs do; each answers whether it could ---
+
+    /// Writes a file in place, making the folders above it.
+    pub fn write(&mut self, path: &WorkspacePath, bytes: Bytes, seen: bool) -> bool {
+        if !self.make_parents(path) || !matches!(self.body(path), None | Some(Body::File(_))) {
+            return false;
+        }
+        let ino = self.nodes.get(path).map(|node| node.ino);
+        let mode = self.nodes.get(path).map_or(0o644, |node| node.mode);
+        self.put(path, Body::File(bytes), mode, ino);
+        if seen {
+            self.watcher.event(&self.parent_ino(path), path, self.now);
+        }
+        self.program_changed(path)
+    }
+
+    /// Writes another file and renames it over, as editors do.
+    pub fn replace(&mut self, path: &WorkspacePath, bytes: Bytes) -> bool {
+        let Ok(temporary) = WorkspacePath::new(format!("{path}.tmp")) else { return false };
+        self.write(&temporary, bytes, true) && (self.rename(&temporary, path) || self.remove(&temporary))
+    }
+
+    pub fn make(&mut self, path: &WorkspacePath, body: Body) -> bool {
+        if self.nodes.contains_key(path) || !self.make_parents(path) {
+            return false;
+        }
+        let mode = if body == Body::Dir { 0o755 } else { 0o777 };
+        self.put(path, body, mode, None);
+        self.watcher.event(&self.parent_ino(path), path, self.now);
+        self.program_changed(path)
+    }
+
+    pub fn remove(&mut self, path: &WorkspacePath) -> bool {
+        if !self.nodes.contains_key(path) {
+            return false;
+        }
+        for inner in self.below(path).into_iter().rev() {
+            self.take(&inner);
+            self.program_changed(&inner);
+        }
+        self.take(path);
+        self.program_changed(path)
+    }
+
+    pub fn rename(&mut self, from: &WorkspacePath, to: &WorkspacePath) -> bool {
+        let Some(moving) = self.nodes.get(from).cloned() else { return false };
+        if from == to || to.is_below(from) || from.is_below(to) || !self.make_parents(to) {
+            return false;
+        }
+        match (self.body(to), &moving.body) {
+            (Some(Body::Dir), Body::Dir) if self.below(to).is_empty() => {}
+            (Some(Body::Dir), _) | (Some(_), Body::Dir) => return false,
+            _ => {}
+        }
+        let (from_ino, to_ino) = (self.parent_ino(from), self.parent_ino(to));
+        for inner in self.below(from) {
+            if let (Some(node), Some(Ok(new))) = (self.nodes.remove(&inner), inner.rebase(from, to)) {
+                self.touched.insert(inner, self.now);
+                self.touched.insert(new.clone(), self.now);
+                self.nodes.insert(new, node);
+            }
+        }
+        self.nodes.remove(from);
+        let ctime_ns = self.stamped_ns();
+        self.nodes.insert(to.clone(), Node { ctime_ns, ..moving });
+        self.watcher.event(&from_ino, from, self.now);
+        self.watcher.event(&to_ino, to, self.now);
+        self.program_changed(from);
+        self.program_changed(to)
+    }
+
+    pub fn chmod(&mut self, path: &WorkspacePath, mode: u32) -> bool {
+        let ctime_ns = self.stamped_ns();
+        let Some(node) = self.nodes.get_mut(path).filter(|node| !matches!(node.body, Body::Symlink(_)))
+        else {
+            return false;
+        };
+        (node.mode, node.ctime_ns) = (mode, ctime_ns);
+        self.watcher.event(&self.parent_ino(path), path, self.now);
+        self.program_changed(path)
+    }
+
+    // --- what befalls a disk ---
+
+    /// The power goes: some state since the last sync is left, and files not yet synced may be empty.
+    pub fn power_cut(&mut self, rng: &mut StdRng) {
+        self.state();
+        let state = rng.random_range(0..self.states.len());
+        self.nodes = self.states.swap_remove(state);
+        for node in self.nodes.values_mut() {
+            if let Body::File(bytes) = &mut node.body
+                && !node.synced
+                && rng.random()
+            {
+                *bytes = Bytes::new();
+            }
+            node.synced = true;
+        }
+        if rng.random_ratio(1, 3) {
+            self.base = self.older_base.clone();
+        }
+        self.after_accident();
+    }
+
+    pub fn back_up(&self) -> Backup {
+        Backup(self.nodes.clone(), self.base.clone())
+    }
+
+    pub fn restore(&mut self, backup: Backup) {
+        (self.nodes, self.base) = (backup.0, backup.1);
+        self.after_accident();
+    }
+
+    /// Another, empty volume.
+    pub fn wipe(&mut self) {
+        self.nodes.clear();
+        self.base = None;
+        self.after_accident();
+    }
+
+    fn after_accident(&mut self) {
+        self.states.clear();
+        self.older_base = self.base.clone();
+        let paths: BTreeSet<_> = self.nodes.keys().chain(self.touched.keys()).cloned().collect();
+        self.touched = paths.into_iter().map(|path| (path, self.now)).collect();
+        self.unreadable.clear();
+        self.hot.clear();
+    }
+
+    // --- how it is done ---
+
+    fn now_ns(&self) -> i64 {
+        CLOCK_NS + self.now.as_nanos() as i64 + self.clock_offset_ns
+    }
+
+    fn stamped_ns(&self) -> i64 {
+        self.now_ns() / TICK_NS * TICK_NS
+    }
+
+    fn parent_ino(&self, path: &WorkspacePath) -> Option<u64> {
+        path.parent().map_or(Some(0), |parent| self.nodes.get(&parent).map(|node| node.ino))
+    }
+
+    fn make_parents(&mut self, path: &WorkspacePath) -> bool {
+        for folder in path.ancestors() {
+            match self.body(&folder) {
+                Some(Body::Dir) => {}
+                Some(_) => return false,
+                None => {
+                    self.put(&folder, Body::Dir, 0o755, None);
+                    self.watcher.event(&self.parent_ino(&folder), &folder, self.now);
+                    self.program_changed(&folder);
+                }
+            }
+        }
+        true
+    }
+
+    fn put(&mut self, path: &WorkspacePath, body: Body, mode: u32, ino: Option<u64>) {
+        let ino = ino.unwrap_or_else(|| {
+            self.next_ino += 1;
+            self.next_ino
+        });
+        let ns = self.stamped_ns();
+        let node = Node { ino, body, mode, mtime_ns: ns, ctime_ns: ns, synced: false };
+        self.nodes.insert(path.clone(), node);
+        self.state();
+    }
+
+    fn take(&mut self, path: &WorkspacePath) {
+        let parent = self.parent_ino(path);
+        if let Some(node) = self.nodes.remove(path) {
+            self.watcher.gone(node.ino);
+        }
+        self.watcher.event(&parent, path, self.now);
+        self.state();
+    }
+
+    fn program_changed(&mut self, path: &WorkspacePath) -> bool {
+        self.touched.insert(path.clone(), self.now);
+        self.state();
+        true
+    }
+
+    fn state(&mut self) {
+        if self.states.len() == STATES {
+            let lost = self.rng.random_range(1..STATES);
+            self.states.swap_remove(lost);
+        }
+        self.states.push(self.nodes.clone());
+    }
+
+    /// A program writes at this very moment, if one does.
+    fn race(&mut self, path: &WorkspacePath) {
+        if self.races == 0 || !self.rng.random_ratio(self.races, 1_000) {
+            return;
+        }
+        self.raced += 1;
+        let text = format!("raced {}\n", self.raced);
+        match self.rng.random_range(0..3) {
+            0 => drop(self.remove(path)),
+            _ => drop(self.write(path, text.into(), true)),
+        }
+    }
+
+    fn stat(&self, node: &Node, read_ns: i64) -> Stamp {
+        let size = match &node.body {
+            Body::File(bytes) => bytes.len() as u64,
+            Body::Symlink(target) => target.len() as u64,
+            _ => 0,
+        };
+        let kind = match node.body {
+            Body::File(_) => 0o100_000,
+            Body::Dir => 0o040_000,
+            Body::Symlink(_) => 0o120_000,
+            Body::Special => 0o010_000,
+        };
+        Stamp {
+            dev: 1,
+            ino: node.ino,
+            size,
+            mtime_ns: node.mtime_ns,
+            ctime_ns: node.ctime_ns,
+            mode: kind | node.mode,
+            read_ns,
+        }
+    }
+
+    fn look(&self, path: &WorkspacePath, known: Option<&Agreed>) -> Seen {
+        let Some(node) = self.nodes.get(path) else { return Seen::Nothing };
+        let stamp = self.stat(node, self.now_ns());
+        let entry = match &node.body {
+            Body::Dir => return Seen::Entry(Entry::dir(node.mode), stamp),
+            Body::Special => return Seen::Problem("special_file", "a special file".to_owned()),
+            Body::Symlink(target) if leaves(path, target) => {
+                return Seen::Problem("symlink_outside", "a symlink that leads out".to_owned());
+            }
+            Body::Symlink(target) => return Seen::Entry(Entry::symlink(target), stamp),
+            Body::File(bytes) => Entry::file(node.mode, bytes.len() as u64, Hash::of(bytes)),
+        };
+        if let Some(Agreed { entry, stamp: Some(old), .. }) = known
+            && stamp.trusts(old)
+            && entry.kind == Kind::File
+        {
+            return Seen::Entry(*entry, *old);
+        }
+        if self.unreadable.contains(path) {
+            return Seen::Problem("unreadable", "it cannot be read".to_owned());
+        }
+        if self.hot.contains(path) {
+            return Seen::Hot;
+        }
+        Seen::Entry(entry, stamp)
+    }
+
+    fn apply(
+        &mut self,
+        path: &WorkspacePath,
+        expected: Option<&Entry>,
+        wanted: Option<&Entry>,
+    ) -> Result<(), Applied> {
+        if wanted.is_some() {
+            for folder in path.ancestors() {
+                match self.body(&folder) {
+                    Some(Body::Dir) => {}
+                    Some(_) => return Err(Applied::Failed("in_the_way", "no folder is there".to_owned())),
+                    None => {
+                        self.put(&folder, Body::Dir, 0o755, None);
+                        self.watcher.event(&self.parent_ino(&folder), &folder, self.now);
+                    }
+                }
+            }
+        }
+        self.race(path);
+        let here = self.nodes.get(path).cloned();
+        let holds = |old: &Entry| here.as_ref().and_then(entry_of).is_some_and(|now| now.same_content(old));
+        match (expected, wanted) {
+            (None, None) => return Ok(()),
+            (Some(old), Some(new)) if old.same_content(new) && new.kind != Kind::Symlink => {
+                let ctime_ns = self.stamped_ns();
+                let Some(node) = self.nodes.get_mut(path) else {
+                    return Err(Applied::Failed("unwritable", "it is gone".to_owned()));
+                };
+                (node.mode, node.ctime_ns) = (new.mode, ctime_ns);
+                self.watcher.event(&self.parent_ino(path), path, self.now);
+                self.state();
+                return Ok(());
+            }
+            _ => {}
+        }
+        // Made before the old goes.
+        let fresh = match wanted {
+            None => None,
+            Some(_) if self.full => return Err(Applied::NoSpace),
+            Some(new) if new.kind == Kind::Dir => Some(Body::Dir),
+            Some(new) => {
+                let bytes = self.stage.get(&new.hash).cloned().ok_or(Applied::Lacking)?;
+                Some(match new.kind {
+                    Kind::Symlink => {
+                        let target = String::from_utf8_lossy(&bytes).into_owned();
+                        if leaves(path, &target) {
+                            return Err(Applied::Failed("symlink_outside", "it leads out".to_owned()));
+                        }
+                        Body::Symlink(target)
+                    }
+                    _ => Body::File(bytes),
+                })
+            }
+        };
+        match expected {
+            None if here.is_some() => return Err(Applied::Changed),
+            None => {}
+            Some(old) if old.kind == Kind::Dir => {
+                if here.as_ref().is_some_and(|node| node.body != Body::Dir) {
+                    return Err(Applied::Failed("in_the_way", "no folder is there".to_owned()));
+                }
+                if !self.below(path).is_empty() {
+                    return Err(Applied::Failed("in_the_way", "the folder holds more".to_owned()));
+                }
+            }
+            Some(_) if here.is_none() && wanted.is_none() => return Ok(()),
+            Some(old) if !holds(old) => return Err(Applied::Changed),
+            Some(_) => {}
+        }
+        if let Some(Body::File(bytes)) = here.map(|node| node.body) {
+            self.displaced.push((path.clone(), Hash::of(&bytes)));
+        }
+        match (fresh, wanted) {
+            (Some(body), Some(new)) => {
+                self.put(path, body, new.mode, None);
+                self.watcher.event(&self.parent_ino(path), path, self.now);
+            }
+            _ => self.take(path),
+        }
+        Ok(())
+    }
+}
+
+fn entry_of(node: &Node) -> Option<Entry> {
+    Some(match &node.body {
+        Body::File(bytes) => Entry::file(node.mode, bytes.len() as u64, Hash::of(bytes)),
+        Body::Dir => Entry::dir(node.mode),
+        Body::Symlink(target) => Entry::symlink(target),
+        Body::Special => return None,
+    })
+}
+
+/// Whether a symlink leads out of the workspace.
+fn leaves(path: &WorkspacePath, target: &str) -> bool {
+    let up = target.split('/').filter(|part| *part == "..").count();
+    target.starts_with('/') || target.is_empty() || up >= path.depth()
+}
+
+/// The file system in the agent's hands.
+#[derive(Clone)]
+pub struct SimDisk(pub Rc<RefCell<Files>>);
+
+impl std::fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SimDisk")
+    }
+}
+
+impl SimDisk {
+    /// As an agent finds it that starts: nothing staged, nothing watched.
+    pub fn open(files: &Rc<RefCell<Files>>) -> Self {
+        let mut opened = files.borrow_mut();
+        opened.stage.clear();
+        opened.watcher.start();
+        Self(Rc::clone(files))
+    }
+}
+
+impl Disk for SimDisk {
+    fn reopen(&mut self) {}
+
+    fn look(&self, path: &WorkspacePath, known: Option<&Agreed>) -> Seen {
+        self.0.borrow().look(path, known)
+    }
+
+    fn may_differ(&self, path: &WorkspacePath, known: &Agreed) -> bool {
+        let files = self.0.borrow();
+        let Some(node) = files.nodes.get(path) else { return true };
+        match (&node.body, known.entry.kind) {
+            (Body::Dir, Kind::Dir) => node.mode != known.entry.mode,
+            _ => !known.stamp.is_some_and(|old| files.stat(node, 0).trusts(&old)),
+        }
+    }
+
+    fn stamp(&self, path: &WorkspacePath, entry: &Entry) -> Option<Stamp> {
+        let files = self.0.borrow();
+        let stamp = files.stat(files.nodes.get(path)?, files.now_ns());
+        (entry.kind != Kind::File || stamp.size == entry.size).then_some(stamp)
+    }
+
+    fn is_folder(&self, path: &WorkspacePath) -> bool {
+        self.0.borrow().body(path) == Some(&Body::Dir)
+    }
+
+    fn list(&self, folder: Option<&WorkspacePath>) -> Vec<Listed> {
+        let mut files = self.0.borrow_mut();
+        let inside = files.nodes.iter().filter(|(path, _)| path.parent().as_ref() == folder);
+        let mut listed: Vec<_> = inside
+            .map(|(path, node)| Listed { name: path.name().into(), is_dir: node.body == Body::Dir })
+            .collect();
+        // In any order.
+        let turn = files.rng.random_range(0..=listed.len());
+        listed.rotate_left(turn);
+        listed
+    }
+
+    fn read(&self, path: &WorkspacePath, kind: Kind) -> io::Result<Box<dyn Read + '_>> {
+        let mut files = self.0.borrow_mut();
+        if kind == Kind::File {
+            files.race(path);
+        }
+        if files.unreadable.contains(path) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        match (files.body(path), kind) {
+            (Some(Body::File(bytes)), Kind::File) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
+            (Some(Body::Symlink(target)), Kind::Symlink) => {
+                Ok(Box::new(io::Cursor::new(target.clone().into_bytes())))
+            }
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn stage(&mut self, hash: Hash, bytes: &[u8]) -> io::Result<()> {
+        let mut files = self.0.borrow_mut();
+        if files.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        files.stage.insert(hash, Bytes::copy_from_slice(bytes));
+        Ok(())
+    }
+
+    fn is_staged(&self, hash: Hash) -> bool {
+        self.0.borrow().stage.contains_key(&hash)
+    }
+
+    fn clear_stage(&mut self) {
+        self.0.borrow_mut().stage.clear();
+    }
+
+    fn apply(&mut self, path: &WorkspacePath, expected: Option<&Entry>, wanted: Option<&Entry>) -> Applied {
+        match self.0.borrow_mut().apply(path, expected, wanted) {
+            Ok(()) => Applied::Done,
+            Err(applied) => applied,
+        }
+    }
+
+    fn load_base(&self) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.0.borrow().base.clone())
+    }
+
+    fn store_base(&mut self, write: &dyn Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+        let mut files = self.0.borrow_mut();
+        if files.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        for node in files.nodes.values_mut() {
+            node.synced = true;
+        }
+        files.states.clear();
+        files.state();
+        let mut bytes = Vec::new();
+        write(&mut bytes)?;
+        files.older_base = files.base.replace(bytes);
+        Ok(())
+    }
+
+    fn watch(&mut self, folder: Option<&WorkspacePath>) {
+        let mut files = self.0.borrow_mut();
+        let ino = match folder {
+            None => Some(0),
+            Some(path) => files.nodes.get(path).filter(|node| node.body == Body::Dir).map(|node| node.ino),
+        };
+        if let Some(ino) = ino {
+            files.watcher.watch(ino, folder);
+        }
+    }
+
+    fn is_blind(&self) -> bool {
+        self.0.borrow().watcher.is_blind()
+    }
+
+    fn next_mark(&self) -> Option<Instant> {
+        self.0.borrow().watcher.next()
+    }
+
+    fn is_unmarked(&self) -> bool {
+        self.0.borrow().watcher.is_unmarked()
+    }
+
+    fn take_marks(&mut self, now: Instant) -> Taken {
+        self.0.borrow_mut().watcher.take(now)
+    }
+}

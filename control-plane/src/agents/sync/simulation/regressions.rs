@@ -1,0 +1,137 @@
+//! What seeds once found, told step by step, at every moment at which it can happen.
+
+use super::disk::Body;
+use super::world::World;
+use crate::workspace::{Op, Origin, Precondition};
+use bytes::Bytes;
+use shared::path::WorkspacePath;
+use std::time::Duration;
+
+fn path(text: &str) -> WorkspacePath {
+    WorkspacePath::new(text).unwrap()
+}
+
+fn user(world: &mut World, op: Op) {
+    let before = world.server.memory.rev;
+    world.server.memory.batch(&[op], Origin::Editor).unwrap();
+    world.committed(before);
+}
+
+fn save(world: &mut World, at: &str, text: &'static str) {
+    let bytes = Bytes::from_static(text.as_bytes());
+    user(world, Op::Write { path: path(at), bytes, mode: None, precondition: Precondition::Any });
+}
+
+fn delete(world: &mut World, at: &str) {
+    user(world, Op::Delete { path: path(at), precondition: Precondition::Any });
+}
+
+fn write(world: &mut World, at: &str, text: &'static str) {
+    assert!(world.files.borrow_mut().write(&path(at), Bytes::from_static(text.as_bytes()), true));
+}
+
+fn pod(world: &World, at: &str) -> Option<Bytes> {
+    match world.files.borrow().body(&path(at)) {
+        Some(Body::File(bytes)) => Some(bytes.clone()),
+        _ => None,
+    }
+}
+
+fn pass(world: &mut World, time: Duration) {
+    let until = world.now + time;
+    world.advance(until);
+}
+
+/// A world whose agent is linked, and both sides in step.
+fn linked(seed: u64) -> World {
+    let mut world = World::new(seed);
+    pass(&mut world, Duration::from_secs(5));
+    assert!(world.is_linked());
+    world
+}
+
+/// Each case at many moments: something happens so many milliseconds after something else.
+fn at_each_moment(case: impl Fn(u64, Duration)) {
+    for seed in 0..8 {
+        for ms in (0..200).step_by(10) {
+            case(seed, Duration::from_millis(ms));
+        }
+    }
+}
+
+const REST: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_batch_read_before_a_commit_and_sent_after_its_answer_undoes_nothing() {
+    at_each_moment(|seed, moment| {
+        let mut world = linked(seed);
+        write(&mut world, "a", "one");
+        pass(&mut world, REST);
+        delete(&mut world, "a");
+        pass(&mut world, moment);
+        // It may be deleted by now: then it is new.
+        write(&mut world, "a", "two");
+        pass(&mut world, REST);
+        assert_eq!(pod(&world, "a").as_deref(), Some(&b"two"[..]));
+        assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
+    });
+}
+
+#[test]
+fn a_content_asked_for_comes_also_when_something_newer_was_sent_meanwhile() {
+    at_each_moment(|seed, moment| {
+        let mut world = linked(seed);
+        save(&mut world, "a", "old");
+        pass(&mut world, REST);
+        world.stop_agent(true, Duration::from_secs(1));
+        // The whole tree is told then, without contents.
+        save(&mut world, "a", "new");
+        save(&mut world, "b", "another");
+        world.server.memory.prune();
+        while !world.is_linked() {
+            pass(&mut world, Duration::from_millis(10));
+        }
+        pass(&mut world, moment);
+        save(&mut world, "c", "newer");
+        save(&mut world, "b", "newer than another");
+        pass(&mut world, REST);
+        assert_eq!(world.server.visible, world.server.memory.rev);
+        assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
+    });
+}
+
+#[test]
+fn who_writes_on_while_an_answer_is_lost_is_in_no_conflict_with_himself() {
+    at_each_moment(|seed, moment| {
+        let mut world = linked(seed);
+        write(&mut world, "a", "one\n");
+        pass(&mut world, REST);
+        write(&mut world, "a", "two\n");
+        pass(&mut world, moment);
+        world.cut();
+        write(&mut world, "a", "three\n");
+        pass(&mut world, REST);
+        let conflict = world.server.memory.versions.iter().find(|version| version.open_conflict);
+        assert!(conflict.is_none(), "{conflict:?}");
+        assert_eq!(pod(&world, "a").as_deref(), Some(&b"three\n"[..]));
+        assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
+    });
+}
+
+#[test]
+fn what_cannot_be_had_stays_listed_until_it_can() {
+    let mut world = linked(1);
+    user(&mut world, Op::Symlink { path: path("out"), target: "/etc".into() });
+    write(&mut world, "d/e", "text");
+    write(&mut world, "d/node_modules/x", "of a tool");
+    pass(&mut world, REST);
+    delete(&mut world, "d");
+    pass(&mut world, Duration::from_secs(300));
+    let codes = |world: &World| world.server.problems.iter().map(|p| p.code.clone()).collect::<Vec<_>>();
+    assert_eq!(codes(&world), ["in_the_way", "symlink_outside"]);
+    // Nobody is told of what happens to files that are ignored.
+    assert!(world.files.borrow_mut().remove(&path("d/node_modules")));
+    pass(&mut world, Duration::from_secs(70));
+    assert_eq!(codes(&world), ["symlink_outside"]);
+    assert!(world.files.borrow().body(&path("d")).is_none());
+}
