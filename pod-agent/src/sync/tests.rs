@@ -1,5 +1,7 @@
 //! The engine on a real folder with real inotify, against a small database that speaks the real protocol.
 
+mod swapper;
+
 use super::{Sync, SyncSettings};
 use shared::batch::{self, Claims, Op};
 use shared::id::{BatchId, ItemId, LinkEpoch, Revision, SessionId, VolumeId};
