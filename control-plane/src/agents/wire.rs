@@ -457,5 +457,8 @@ fn notice(failure: &Failure) -> Told {
 }
 
 #[cfg(test)]
+#[path = "wire_fuzz.rs"]
+mod fuzz;
+#[cfg(test)]
 #[path = "wire_tests.rs"]
 mod tests;
