@@ -9,15 +9,23 @@ use pod_agent::events::Events;
 use pod_agent::memory::Watching;
 use pod_agent::settings::Settings;
 use pod_agent::terminal::{Keeping, Terminals, attach};
-use shared::id::{Revision, TerminalId, ViewerId};
-use shared::link::frame;
+use shared::id::{LinkEpoch, Revision, SessionId, TerminalId, ViewerId};
+use shared::limits::SyncLimits;
+use shared::link::frames::Frames;
+use shared::link::hello::{Accepted, FromAgent, Welcome};
+use shared::link::mux::{Side, mux};
+use shared::link::socket::BinaryMessages;
 use shared::link::terminal::*;
+use shared::link::websocket::WebSocketBytes;
+use shared::link::{Open, SUBPROTOCOL, VERSION_MAX, frame};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::DuplexStream;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
 /// Bytes of the limit.
 const LIMIT: u64 = 128 << 20;
@@ -93,8 +101,8 @@ struct Limited(PathBuf);
 
 impl Limited {
     /// None where this machine allows none.
-    fn make() -> Option<Self> {
-        let name = format!("berth-test-{}", std::process::id());
+    fn make(name: &str) -> Option<Self> {
+        let name = format!("berth-test-{name}-{}", std::process::id());
         for (parent, limit) in
             [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")]
         {
@@ -137,7 +145,7 @@ fn expects_a_leak_ended(shown: &str, limit: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_that_takes_all_memory_is_ended_before_the_kernel_ends_any() {
-    let Some(limited) = Limited::make() else {
+    let Some(limited) = Limited::make("shell") else {
         eprintln!("no control group can be made here: seen with files alone");
         return;
     };
@@ -204,4 +212,82 @@ async fn the_largest_program_of_a_full_group_is_ended_and_it_is_said_where_it_ra
     assert!(event.message.contains("by the system"), "{event:?}");
     drop(watching);
     session.terminals.close_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_agent_in_a_group_of_its_own_outlives_a_leak_and_tells_the_control_plane() {
+    let Some(limited) = Limited::make("agent") else {
+        eprintln!("no control group can be made here: seen with files alone");
+        return;
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["app", "state"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    fs::write(folder.path().join("credential"), "credential").unwrap();
+    fs::write(folder.path().join("app/leak.py"), LEAK).unwrap();
+    let mut agent = tokio::process::Command::new("sh")
+        .args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""])
+        .arg(&limited.0)
+        .arg(env!("CARGO_BIN_EXE_pod-agent"))
+        .arg("--control-plane")
+        .arg(format!("ws://{}", listener.local_addr().unwrap()))
+        .arg("--credential-file")
+        .arg(folder.path().join("credential"))
+        .arg("--workspace")
+        .arg(folder.path().join("app"))
+        .arg("--state")
+        .arg(folder.path().join("state"))
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+
+    // The control plane's side of one link.
+    let (io, _) = tokio::time::timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+    #[expect(clippy::result_large_err, reason = "the library's own")]
+    let handshake = |_: &Request, mut response: Response| {
+        response.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
+        Ok(response)
+    };
+    let socket = tokio_tungstenite::accept_hdr_async(io, handshake).await.unwrap();
+    let (opener, mut streams, driver) =
+        mux(WebSocketBytes::new(BinaryMessages::new(socket)), Side::ControlPlane);
+    let driver = tokio::spawn(driver);
+    let mut control = streams.recv().await.unwrap();
+    assert!(matches!(frame::expect(&mut control).await.unwrap(), Open::Control(_)));
+    let welcome = Welcome::Accepted(Accepted {
+        version: VERSION_MAX,
+        session: SessionId::random(),
+        epoch: LinkEpoch(1),
+        environment: Default::default(),
+        limits: SyncLimits::default(),
+    });
+    frame::write(&mut control, &welcome).await.unwrap();
+
+    let mut asked = opener.open().await.unwrap();
+    let command = ["sh", "-c", "python3 leak.py; exec cat"].map(str::to_owned).to_vec();
+    let create = Call::Create(Create { size: SIZE, command, cwd: String::new() });
+    frame::write(&mut asked, &Open::Terminal(create)).await.unwrap();
+    let Answer::Created(created) = frame::expect(&mut asked).await.unwrap() else { panic!() };
+
+    let mut words = Frames::new(control);
+    let told = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let FromAgent::Event { kind, message } = words.expect().await.unwrap() {
+                return (kind, message);
+            }
+        }
+    });
+    let (kind, message) = told.await.expect("the agent tells of it");
+    assert_eq!(kind, "oom_kill");
+    expects_a_leak_ended(&format!("[Berth: {message}]"), LIMIT >> 20);
+    assert_eq!((limited.kernel_kills(), agent.try_wait().unwrap()), (0, None), "the kernel ended nothing");
+
+    let mut asked = opener.open().await.unwrap();
+    let close = Call::Close { terminal: created.terminal };
+    frame::write(&mut asked, &Open::Terminal(close)).await.unwrap();
+    assert_eq!(frame::expect::<_, Answer>(&mut asked).await.unwrap(), Answer::Closed);
+    agent.kill().await.unwrap();
+    driver.abort();
 }
