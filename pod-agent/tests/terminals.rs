@@ -459,6 +459,25 @@ async fn a_question_gets_one_answer_however_many_look_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_looks_like_an_answer_is_typed_where_nothing_was_asked() {
+    let session = Session::new();
+    let link = session.link();
+    let terminal = session.open(&["sh", "-c", "stty raw -echo; printf ready; exec cat -v"]).await;
+    let mut first = Viewer::attach(&link, "first", terminal).await;
+    let mut second = Viewer::attach(&link, "second", terminal).await;
+    let ready = |v: &Viewer| v.picture.windows(5).any(|w| w == b"ready") || v.seen.ends_with(b"ready");
+    second.until(ready).await;
+    // F3 with Shift; whoever types it has the terminal.
+    second.types("\x1b[1;2R").await;
+    second.sees("^[[1;2R").await;
+    first.types("\x1b[?1;2c").await;
+    first.until(|v| v.acked == v.typed).await;
+    second.types("\x1b[?6c.").await;
+    second.sees("^[[1;2R^[[?6c.").await;
+    session.terminals.close_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_ends_what_tried_to_get_away() {
     let session = Session::new();
     let link = session.link();

@@ -274,18 +274,17 @@ impl Shell {
             return Ok(());
         }
         let arrived = Instant::now();
-        let is_answer = match answers::kind(&data) {
-            Kind::Typed => {
-                state.viewers.typed(viewer);
-                false
-            }
-            Kind::Focus => false,
-            Kind::Answers => true,
-            Kind::CursorOrKey => state.screen.cursor_was_asked_for(arrived),
+        let kind = match answers::kind(&data) {
+            Kind::CursorOrKey if state.screen.cursor_was_asked_for(arrived) => Kind::Answers,
+            Kind::CursorOrKey => Kind::Typed,
+            kind => kind,
         };
+        if kind == Kind::Typed {
+            state.viewers.typed(viewer);
+        }
         // One question gets one answer, however many look on.
         let mut dropped = 0;
-        if is_answer && !state.viewers.controls(viewer) {
+        if kind == Kind::Answers && !state.viewers.controls(viewer) {
             dropped = data.len();
             data.clear();
         }
