@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `server.rs` | a server with a folder of its own: start, kill, restart, and nothing left behind |
 //! | `api.rs` | HTTP: requests, sessions, files, commands |
+//! | `proxy.rs` | between agents and their server: counts bytes, cuts links |
 //! | `raw.rs` | HTTP byte for byte, for requests that no client library would send |
 //! | `terminal.rs` | a viewer of a terminal, in JSON or binary frames, that can come back |
 //! | `events.rs` | the socket that tells of changes |
@@ -18,6 +19,7 @@ pub mod api;
 pub mod events;
 pub mod oracle;
 pub mod processes;
+pub mod proxy;
 pub mod raw;
 pub mod server;
 pub mod terminal;

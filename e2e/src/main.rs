@@ -25,6 +25,15 @@ enum Command {
         /// Few rounds: shows that the benchmark works, not how fast anything is.
         #[arg(long)]
         quick: bool,
+        /// Files of sync's checkout.
+        #[arg(long, default_value_t = 10_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=40_000))]
+        files: u32,
+        /// Items of sync's large workspace.
+        #[arg(long, default_value_t = 100_000, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=500_000))]
+        items: u32,
+        /// The database of sync's servers, such as an empty one of PostgreSQL [default: SQLite, made for the run].
+        #[arg(long, value_name = "URL")]
+        database_url: Option<String>,
     },
 }
 
@@ -39,7 +48,7 @@ enum What {
 }
 
 fn main() -> ExitCode {
-    let Cli { command: Command::Bench { what, json, quick } } = Cli::parse();
+    let Cli { command: Command::Bench { what, json, quick, files, items, database_url } } = Cli::parse();
     let server = e2e::server::program();
     if !server.exists() {
         let built =
@@ -52,7 +61,7 @@ fn main() -> ExitCode {
     let report = runtime.block_on(async {
         match what {
             What::Terminal => bench::terminal::run(quick).await,
-            What::Sync => bench::sync::run(quick).await,
+            What::Sync => bench::sync::run(quick, files as usize, items as usize, database_url).await,
             What::Start => bench::start::run(quick).await,
         }
     });

@@ -1,5 +1,7 @@
 //! What is measured, how it is shown, and the bars that were set.
 
+pub(crate) mod bulk;
+pub(crate) mod floor;
 pub(crate) mod pty;
 pub(crate) mod start;
 pub(crate) mod sync;
@@ -55,6 +57,11 @@ impl Report {
         met: bool,
     ) {
         self.figures.push(Figure { name: name.into(), value, unit, bar: Some(bar.into()), met: Some(met) });
+    }
+
+    /// How many times the floor a figure is: what holds on any machine.
+    pub(crate) fn ratio(&mut self, name: impl Into<String>, value: f64, floor: f64) {
+        self.add(name, value / floor, "×");
     }
 
     pub(crate) fn print(&self, json: bool) {
