@@ -2,6 +2,7 @@
 
 use crate::accounts::Accounts;
 use crate::agents::Agents;
+use crate::busy::{Answer, Busy};
 use crate::config::Settings;
 use crate::events::Events;
 use crate::lifecycle::Lifecycle;
@@ -12,6 +13,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -88,12 +90,18 @@ impl App {
 
     /// Serves until the shutdown token is cancelled, then lets open requests finish for [`SHUTDOWN_GRACE`].
     pub async fn serve(self, listener: TcpListener) {
+        self.serve_within(listener, HEAD_TIMEOUT).await;
+    }
+
+    /// The same, where a connection has `patience` to say a request's head, and is let go if nothing is asked on it
+    /// for so long.
+    pub async fn serve_within(self, listener: TcpListener, patience: Duration) {
         let service = crate::http::service(self.clone());
         let connections = Arc::new(Semaphore::new(self.settings.max_connections as usize));
         let graceful = GracefulShutdown::new();
         let tasks = TaskTracker::new();
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(HEAD_BYTES);
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -109,18 +117,27 @@ impl App {
             let mark = SocketMark::default();
             let io = TokioIo::new(Socket { stream, mark: mark.clone(), small: false });
             let inner = service.clone();
+            let busy = Busy::new();
+            let idle = busy.clone();
             let service = tower_service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
                 request.extensions_mut().insert(Peer(peer));
                 request.extensions_mut().insert(mark.clone());
-                tower_service::Service::call(&mut inner.clone(), request)
+                let answering = busy.answering();
+                let answer = tower_service::Service::call(&mut inner.clone(), request);
+                async move { Ok::<_, Infallible>(answer.await?.map(|body| Answer::new(body, answering))) }
             });
             let connection =
                 builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service)).into_owned();
             let connection = graceful.watch(connection);
             let open = self.metrics.connection();
             tasks.spawn(async move {
-                if let Err(why) = connection.await {
-                    tracing::debug!(%peer, %why, "connection ended");
+                tokio::select! {
+                    ended = connection => if let Err(why) = ended {
+                        tracing::debug!(%peer, %why, "connection ended");
+                    },
+                    () = idle.idle(patience) => {
+                        tracing::debug!(%peer, "a connection on which nothing was asked was let go");
+                    }
                 }
                 drop((open, place));
             });

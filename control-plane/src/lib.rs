@@ -5,6 +5,7 @@
 //! | [`config`] | the settings, checked before anything starts |
 //! | [`server`] | start and end |
 //! | [`app`] | what the parts share, the public listener, the end |
+//! | `busy` | whether a connection is at work or may be let go |
 //! | [`http`] | one file a resource: parse, authorise, call, answer |
 //! | [`accounts`] | users, sign-in links, tokens, roles |
 //! | [`agents`] | agents' links: file sync, terminals, commands |
@@ -19,6 +20,7 @@
 pub mod accounts;
 pub mod agents;
 pub mod app;
+mod busy;
 pub mod config;
 pub mod entities;
 pub mod events;
