@@ -3,8 +3,10 @@
 
 use shared::limits::SyncLimits;
 use shared::path::{BadPath, WorkspacePath};
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::rc::Rc;
 
 /// Bytes that any archive may unpack to, however small it is; above, the ratio counts.
 const ALWAYS_BYTES: u64 = 16 << 20;
@@ -12,6 +14,14 @@ const ALWAYS_BYTES: u64 = 16 << 20;
 const TARGET_BYTES: u64 = 4096;
 /// The largest window of zstd that is accepted, as a power of two: 8 MiB.
 const WINDOW_LOG: u32 = 23;
+/// Bytes between a tar's contents: heads, and long names and other attributes, which are held in memory. Real ones
+/// have a few kilobytes.
+const BETWEEN_BYTES: u64 = 1 << 20;
+/// Bytes of a zip's directory for each item allowed: it is held in memory, with several times its size. Real ones
+/// have some 100.
+const DIRECTORY_BYTES_PER_ITEM: u64 = 256;
+/// Characters of a name that are shown in an answer.
+const SHOWN_CHARACTERS: usize = 200;
 
 /// Something that an archive holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -145,6 +155,17 @@ impl Budget<'_> {
         Ok(())
     }
 
+    /// Passes over what is left of an entry.
+    fn skip(&mut self, mut from: impl Read) -> Result<(), Refused> {
+        let mut piece = [0; 4096];
+        loop {
+            match from.read(&mut piece)? {
+                0 => return Ok(()),
+                read => self.spend(read as u64)?,
+            }
+        }
+    }
+
     /// All of a file, stopped as soon as it is too much of any kind.
     fn read(&mut self, name: &str, mut from: impl Read) -> Result<Vec<u8>, Refused> {
         let limit = self.limits.file_bytes;
@@ -164,10 +185,51 @@ impl Budget<'_> {
     }
 }
 
+/// Reads no more than is allowed just now, which its other holder says: what the archive's own readers hold in memory
+/// is not for the archive to decide.
+struct Gated<R> {
+    inner: R,
+    allowed: Rc<Cell<u64>>,
+}
+
+impl<R> Gated<R> {
+    fn new(inner: R) -> (Self, Rc<Cell<u64>>) {
+        let allowed = Rc::new(Cell::new(0));
+        (Self { inner, allowed: Rc::clone(&allowed) }, allowed)
+    }
+}
+
+impl<R: Read> Read for Gated<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let allowed = self.allowed.get();
+        if allowed == 0 && !buffer.is_empty() {
+            return Err(io::Error::other("its names and attributes are longer than any real ones"));
+        }
+        let most = usize::try_from(allowed).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.inner.read(&mut buffer[..most])?;
+        self.allowed.set(allowed - read as u64);
+        Ok(read)
+    }
+}
+
+impl<R: Seek> Seek for Gated<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
+    }
+}
+
+/// A name for people, cut to what an answer should carry.
+fn shown(name: &str) -> String {
+    match name.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
+}
+
 /// The path that an archive names; none for the archive's own top, `./`.
 fn path(name: &[u8]) -> Result<Option<WorkspacePath>, Refused> {
-    let text = std::str::from_utf8(name)
-        .map_err(|_| Refused::NotUtf8(String::from_utf8_lossy(name).into_owned()))?;
+    let text =
+        std::str::from_utf8(name).map_err(|_| Refused::NotUtf8(shown(&String::from_utf8_lossy(name))))?;
     let mut relative = text;
     while let Some(rest) = relative.strip_prefix("./") {
         relative = rest;
@@ -175,7 +237,7 @@ fn path(name: &[u8]) -> Result<Option<WorkspacePath>, Refused> {
     let relative = relative.strip_suffix('/').unwrap_or(relative);
     if relative.is_empty() || relative == "." {
         return if text.starts_with('/') {
-            Err(Refused::Path(text.into(), BadPath::Absolute))
+            Err(Refused::Path(shown(text), BadPath::Absolute))
         } else {
             Ok(None)
         };
@@ -186,7 +248,7 @@ fn path(name: &[u8]) -> Result<Option<WorkspacePath>, Refused> {
     } else {
         relative.to_owned()
     };
-    WorkspacePath::new(relative).map(Some).map_err(|bad| Refused::Path(text.into(), bad))
+    WorkspacePath::new(relative).map(Some).map_err(|bad| Refused::Path(shown(text), bad))
 }
 
 /// A symlink, unless it points out of the workspace.
@@ -214,7 +276,11 @@ fn zip(
     sink: &mut dyn FnMut(Unpacked) -> Result<(), Refused>,
 ) -> Result<(), Refused> {
     let damaged = |why: zip::result::ZipError| Refused::Damaged(why.to_string());
-    let mut zip = zip::ZipArchive::new(BufReader::new(archive)).map_err(damaged)?;
+    let (gated, allowed) = Gated::new(archive);
+    allowed.set(budget.limits.workspace_items.saturating_mul(DIRECTORY_BYTES_PER_ITEM) + BETWEEN_BYTES);
+    let mut zip = zip::ZipArchive::new(BufReader::new(gated)).map_err(damaged)?;
+    // From here on, what is unpacked counts.
+    allowed.set(u64::MAX);
     if zip.len() as u64 > budget.limits.workspace_items {
         return Err(Refused::TooMany(budget.limits.workspace_items));
     }
@@ -244,12 +310,21 @@ fn tar(
     budget: &mut Budget<'_>,
     sink: &mut dyn FnMut(Unpacked) -> Result<(), Refused>,
 ) -> Result<(), Refused> {
-    let mut tar = tar::Archive::new(from);
-    for entry in tar.entries()? {
+    let (gated, allowed) = Gated::new(from);
+    let mut tar = tar::Archive::new(gated);
+    let mut entries = tar.entries()?;
+    loop {
+        allowed.set(BETWEEN_BYTES);
+        let Some(entry) = entries.next() else { return Ok(()) };
         let mut entry = entry?;
+        // From here on, what is unpacked counts.
+        allowed.set(u64::MAX);
         budget.item()?;
         let name = entry.path_bytes().into_owned();
-        let Some(path) = path(&name)? else { continue };
+        let Some(path) = path(&name)? else {
+            budget.skip(entry)?;
+            continue;
+        };
         let kind = entry.header().entry_type();
         let unpacked = match kind {
             tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
@@ -264,12 +339,15 @@ fn tar(
                 symlink(path, target)
             }
             tar::EntryType::Link => Unpacked::Skipped(path.to_string(), "hard_link"),
-            tar::EntryType::XGlobalHeader => continue,
+            tar::EntryType::XGlobalHeader => {
+                budget.skip(entry)?;
+                continue;
+            }
             _ => Unpacked::Skipped(path.to_string(), "special_file"),
         };
         sink(unpacked)?;
+        budget.skip(entry)?;
     }
-    Ok(())
 }
 
 #[cfg(test)]

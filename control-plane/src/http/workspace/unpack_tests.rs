@@ -122,3 +122,70 @@ fn what_is_no_archive_or_half_of_one_is_refused() {
     let tar = zstd::encode_all(&tarred("a", tar::EntryType::Regular, "", &[7; 5000])[..], 3).unwrap();
     assert_eq!(code(&tar[..tar.len() / 2]), "archive_damaged");
 }
+
+/// Everything that was allocated for a name would have been read first.
+#[test]
+fn a_name_longer_than_any_real_one_is_not_held_in_memory() {
+    for kind in [tar::EntryType::GNULongName, tar::EntryType::GNULongLink, tar::EntryType::XHeader] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(32 << 20);
+        header.set_cksum();
+        let mut archive = Vec::from(*header.as_bytes());
+        archive.resize(archive.len() + (32 << 20), b'a');
+        archive.extend(tarred("x", tar::EntryType::Regular, "", b""));
+        let (gated, allowed) = Gated::new(&archive[..]);
+        allowed.set(BETWEEN_BYTES);
+        let mut tar = tar::Archive::new(gated);
+        assert!(tar.entries().unwrap().next().unwrap().is_err() && allowed.get() == 0, "{kind:?}");
+        let refused = unpacked(&zstd::encode_all(&archive[..], 3).unwrap()).unwrap_err();
+        assert_eq!(refused.code(), "archive_damaged", "{kind:?}");
+        assert!(refused.to_string().len() < 1_000, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_long_name_that_real_programs_write_is_taken() {
+    let name = format!("{}/{}", "a".repeat(200), "b".repeat(200));
+    let mut tar = tar::Builder::new(Vec::new());
+    for _ in 0..3 {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(4);
+        tar.append_data(&mut header, &name, &b"text"[..]).unwrap();
+    }
+    assert_eq!(unpacked(&tar.into_inner().unwrap()).unwrap().len(), 3);
+}
+
+#[test]
+fn what_stands_in_an_answer_of_a_name_is_short() {
+    let long = tarred_long(&"a/".repeat(5_000));
+    let refused = unpacked(&long).unwrap_err();
+    assert_eq!(refused.code(), "path_too_long");
+    assert!(refused.to_string().len() < 1_000);
+}
+
+fn tarred_long(name: &str) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_size(name.len() as u64);
+    header.set_cksum();
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append(&header, name.as_bytes()).unwrap();
+    let mut archive = tar.into_inner().unwrap();
+    // Without the end that the builder wrote.
+    archive.truncate(512 + name.len().next_multiple_of(512));
+    archive.extend(tarred("x", tar::EntryType::Regular, "", b""));
+    archive
+}
+
+#[test]
+fn a_zip_with_more_entries_than_a_workspace_is_refused_before_all_are_held() {
+    let mut zip = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
+    for n in 0..20_000 {
+        let name = format!("{n:0>100}");
+        zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+    }
+    let archive = zip.finish().unwrap().into_inner();
+    let refused = unpacked(&archive).unwrap_err();
+    assert_eq!(refused.code(), "archive_damaged", "{refused}");
+}
