@@ -29,6 +29,8 @@ const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
 const LINKS_GRACE: Duration = Duration::from_secs(4);
 /// How often expired links and browsers' sessions are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// The file in the data folder that says which database its sessions are of.
+const DATABASE_FILE: &str = "database";
 
 /// Why the server does not run: what was wrong, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,13 @@ pub enum StartError {
     /// Another server has it.
     #[error("Another server uses the data folder {0}. Stop it, or choose another folder with --data.")]
     Locked(PathBuf),
+    /// Its sessions are those of another database.
+    #[error(
+        "The data folder {0} holds the sessions of another database. With this one they would count as leftovers and be \
+         removed, so nothing was touched. Give the database that belongs to it with --database-url, or choose another \
+         folder with --data. If its sessions may go, remove the file {0}/{DATABASE_FILE}."
+    )]
+    OtherDatabase(PathBuf),
     /// The database.
     #[error(
         "The database cannot be used: {0}. Check --database-url, and that its server runs and lets this user in."
@@ -72,6 +81,7 @@ pub async fn serve(settings: Settings) -> Result<(), StartError> {
     settings.check()?;
     let _lock = lock(&settings.data)?;
     let database = open(&settings).await?;
+    claim(&settings.data, &database).await?;
     let listener = bind(settings.listen, "--listen").await?;
     let agent_listener = bind(settings.agent_listen, "--agent-listen").await?;
     let address = listener.local_addr()?;
@@ -264,6 +274,20 @@ fn write_file(path: &Path, text: &str) -> Result<(), StartError> {
         .map_err(unusable)?;
     file.write_all(text.as_bytes()).map_err(unusable)?;
     std::fs::rename(&new, path).map_err(unusable)
+}
+
+/// Binds a data folder to its database. What lies in the folder and is unknown to the database is removed as a
+/// leftover, and much of it is nowhere else: a mistyped URL or a fresh database must not come to that.
+pub async fn claim(data: &Path, database: &Database) -> Result<(), StartError> {
+    let identity =
+        database.identity().await.map_err(|why| StartError::Database(why.to_string()))?.to_string();
+    let file = data.join(DATABASE_FILE);
+    match std::fs::read_to_string(&file) {
+        Ok(known) if known.trim() == identity => Ok(()),
+        Ok(_) => Err(StartError::OtherDatabase(data.to_owned())),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => write_file(&file, &identity),
+        Err(why) => Err(StartError::Data(data.to_owned(), why)),
+    }
 }
 
 async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {

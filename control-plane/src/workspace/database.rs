@@ -100,6 +100,12 @@ impl Database {
         self.reader.ping().await
     }
 
+    /// Tells this database from every other: random, and as old as it is. A copy of it is the same one.
+    pub async fn identity(&self) -> Result<uuid::Uuid, DbErr> {
+        let found = user::Entity::find().filter(user::Column::Name.eq(LOCAL_USER)).one(&self.reader).await?;
+        found.map(|user| user.uuid).ok_or_else(|| DbErr::RecordNotFound("the local user".into()))
+    }
+
     /// The key of the local user.
     pub async fn local_user(&self) -> Result<i64, DbErr> {
         let found = user::Entity::find().filter(user::Column::Name.eq(LOCAL_USER)).one(&self.reader).await?;
