@@ -23,7 +23,7 @@ pub const VIEWER_WINDOW_BYTES: u64 = 128 * 1024;
 pub const LEAST_ROOM: u64 = 32 * 1024;
 /// Bytes of a viewer's input that a client may have unacknowledged.
 pub const INPUT_WINDOW_BYTES: u64 = 64 * 1024;
-/// Streams of one link that may be open at once, both sides together.
+/// Streams of one link that either side may have opened at once; one more is refused, and the link stays.
 pub const LINK_STREAMS: usize = 256;
 /// Bytes of one WebSocket message on the link: a yamux frame and its header, with room.
 pub const LINK_WEBSOCKET_BYTES: usize = 512 * 1024;

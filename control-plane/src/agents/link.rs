@@ -15,10 +15,16 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Commands that wait to be sent on the control stream; there are few kinds and each matters once.
 pub(super) const CONTROL_WAITING: usize = 16;
 
-/// The link is gone, or so stuck that it may as well be.
+/// Why nothing can be asked over a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the link to the session's agent is gone")]
-pub struct LinkError;
+pub enum LinkError {
+    /// It is gone, or so stuck that it may as well be.
+    #[error("the link to the session's agent is gone")]
+    Gone,
+    /// It carries as many streams as it may.
+    #[error("too many terminals and commands of this session are open at once")]
+    Full,
+}
 
 /// An agent's link while it is up. Cheap to clone; keeping a clone keeps no link up.
 #[derive(Clone, Debug)]
@@ -86,11 +92,14 @@ impl Link {
     /// Opens a stream and says what it is.
     pub async fn open(&self, what: Open) -> Result<LinkStream, LinkError> {
         let opening = async {
-            let mut stream = self.0.opener.open().await.map_err(|_| LinkError)?;
-            frame::write(&mut stream, &what).await.map_err(|_| LinkError)?;
+            let mut stream = self.0.opener.open().await.map_err(|why| match why.kind() {
+                std::io::ErrorKind::QuotaExceeded => LinkError::Full,
+                _ => LinkError::Gone,
+            })?;
+            frame::write(&mut stream, &what).await.map_err(|_| LinkError::Gone)?;
             Ok(stream)
         };
-        tokio::time::timeout(OPEN_TIMEOUT, opening).await.unwrap_or(Err(LinkError))
+        tokio::time::timeout(OPEN_TIMEOUT, opening).await.unwrap_or(Err(LinkError::Gone))
     }
 
     /// Whether the link is over.
@@ -110,7 +119,7 @@ impl Link {
 
     /// Tells the agent to dial another replica and close this link itself.
     pub async fn drain(&self) -> Result<(), LinkError> {
-        self.0.control.send(FromControlPlane::Drain).await.map_err(|_| LinkError)
+        self.0.control.send(FromControlPlane::Drain).await.map_err(|_| LinkError::Gone)
     }
 
     /// Asks the agent to write its last state and end, within `grace`. Answers whether all files reached the
@@ -119,13 +128,13 @@ impl Link {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let mut stopped = self.0.stopped.clone();
         let asked = async {
-            self.0.control.send(FromControlPlane::Stop { grace_ms }).await.map_err(|_| LinkError)?;
-            let said = stopped.wait_for(Option::is_some).await.map_err(|_| LinkError)?;
-            said.ok_or(LinkError)
+            self.0.control.send(FromControlPlane::Stop { grace_ms }).await.map_err(|_| LinkError::Gone)?;
+            let said = stopped.wait_for(Option::is_some).await.map_err(|_| LinkError::Gone)?;
+            said.ok_or(LinkError::Gone)
         };
         tokio::select! {
-            said = tokio::time::timeout(grace, asked) => said.unwrap_or(Err(LinkError)),
-            () = self.0.over.cancelled() => self.0.stopped.borrow().ok_or(LinkError),
+            said = tokio::time::timeout(grace, asked) => said.unwrap_or(Err(LinkError::Gone)),
+            () = self.0.over.cancelled() => self.0.stopped.borrow().ok_or(LinkError::Gone),
         }
     }
 

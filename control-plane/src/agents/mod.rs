@@ -45,6 +45,9 @@ pub enum AskError {
     /// The link went away before the answer came; whether it was done is not known.
     #[error("the connection to the session was lost before it answered")]
     Gone,
+    /// So much is open in the session that its link carries no more; nothing was done.
+    #[error("too many terminals and commands of this session are open at once; close some and try again")]
+    Full,
     /// The agent did not answer in time; whether it was done is not known.
     #[error("the session did not answer in time")]
     Timeout,
@@ -62,6 +65,7 @@ impl AskError {
         match self {
             Self::NotRunning => "session_not_running",
             Self::Gone => "link_lost",
+            Self::Full => "too_many_viewers",
             Self::Timeout => "agent_timeout",
             Self::Refused(failure) if is_code(&failure.code) => &failure.code,
             Self::Refused(_) | Self::Nonsense(_) => "agent_error",
@@ -70,8 +74,11 @@ impl AskError {
 }
 
 impl From<LinkError> for AskError {
-    fn from(_: LinkError) -> Self {
-        Self::Gone
+    fn from(why: LinkError) -> Self {
+        match why {
+            LinkError::Gone => Self::Gone,
+            LinkError::Full => Self::Full,
+        }
     }
 }
 

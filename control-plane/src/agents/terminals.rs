@@ -5,7 +5,7 @@
 //! again what was not acknowledged. So no byte is lost, and none is stored here.
 
 use super::wire::{self, Asked, Attachment, Close, Frame, Outgoing};
-use super::{Agents, AskError, Link};
+use super::{Agents, AskError, Link, LinkError};
 use futures::{FutureExt, Sink, SinkExt, Stream, StreamExt};
 use shared::id::{SessionId, TerminalId};
 use shared::limits::{PING_EVERY, PING_TIMEOUT};
@@ -138,8 +138,10 @@ where
         return Some(Close::new(4503, "the session's agent is away"));
     };
     let attach = attachment.to_agent(view.terminal, view.writable);
-    let Ok(stream) = link.open(Open::Attach(attach)).await else {
-        return Some(Close::new(4503, "the session's agent went away"));
+    let stream = match link.open(Open::Attach(attach)).await {
+        Ok(stream) => stream,
+        Err(LinkError::Full) => return Some(Close::new(4429, "too_many_viewers")),
+        Err(LinkError::Gone) => return Some(Close::new(4503, "the session's agent went away")),
     };
     let (from_agent, mut to_agent) = tokio::io::split(stream);
     let heard = Heard::now();

@@ -77,6 +77,7 @@ pub(super) fn asked(why: AskError) -> Problem {
             );
         }
         (AskError::Gone | AskError::Timeout, _) => StatusCode::SERVICE_UNAVAILABLE,
+        (AskError::Full, _) => StatusCode::TOO_MANY_REQUESTS,
         (AskError::Nonsense(_), _) => StatusCode::BAD_GATEWAY,
         (AskError::Refused(_), "terminal_gone") => StatusCode::NOT_FOUND,
         (AskError::Refused(_), "too_many_terminals") => StatusCode::TOO_MANY_REQUESTS,
@@ -176,7 +177,7 @@ fn rows() -> u16 {
     (status = 201, description = "Open", body = TerminalBody),
     (status = 400, description = "`bad_size`, `cwd_missing`, `shell_missing`", body = ProblemBody),
     (status = 409, description = "`session_not_running`", body = ProblemBody),
-    (status = 429, description = "`too_many_terminals`", body = ProblemBody),
+    (status = 429, description = "`too_many_terminals`, `too_many_viewers`", body = ProblemBody),
 ))]
 async fn create(app: App, mut request: Request) -> Result<Response, Problem> {
     let NewTerminal { cols, rows, command, cwd } = request.json(JSON_BYTES).await?;
