@@ -52,6 +52,31 @@ async fn a_linked_agent_is_found_with_its_epoch_and_vitals_and_lost_with_its_lin
 }
 
 #[tokio::test]
+async fn a_pod_that_floods_with_news_wakes_everyone_else_at_a_pace_only() {
+    let harbour = Harbour::new().await;
+    let (_, credential) = harbour.session("one").await;
+    let mut agent = harbour.link(&credential).await;
+    let mut events = harbour.agents.events();
+    let (told, more_than_a_burst) = (AgentEvent::Terminals { session: agent.accepted.session }, 1_300);
+    let start = tokio::time::Instant::now();
+    let flood = async {
+        for _ in 0..more_than_a_burst {
+            frame::write(&mut agent.control, &FromAgent::TerminalsChanged).await.unwrap();
+        }
+    };
+    let hear = async {
+        let mut heard = 0;
+        while heard < more_than_a_burst {
+            if tokio::time::timeout(SOON, events.recv()).await.unwrap().unwrap() == told {
+                heard += 1;
+            }
+        }
+    };
+    tokio::join!(flood, hear);
+    assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn versions_that_do_not_meet_are_refused_for_good() {
     let harbour = Harbour::new().await;
     let (_, credential) = harbour.session("one").await;

@@ -6,6 +6,7 @@
 //! | [`identity`] | which session a dialling agent may serve |
 //! | [`registry`] | the links that are up, one a session, and what happens to them |
 //! | [`link`], [`serve`] | one link: hello, heartbeats, streams |
+//! | `pace` | how often a pod's words may wake the rest of the server |
 //! | [`rows`] | agents' credentials and links in the database |
 //! | [`sync`] | the control plane's side of file sync |
 //! | [`terminals`] | opening, listing, closing terminals; the relay between a viewer and its terminal |
@@ -20,6 +21,7 @@ pub mod link;
 #[cfg(test)]
 mod link_tests;
 pub mod listener;
+mod pace;
 pub mod registry;
 #[cfg(test)]
 mod relay_tests;

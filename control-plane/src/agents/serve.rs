@@ -1,6 +1,7 @@
 //! Serves one link from its first byte to its last.
 
 use super::link::{CONTROL_WAITING, Inner, Link};
+use super::pace::Pace;
 use super::registry::{AgentEvent, Agents, Refusal};
 use super::rows;
 use super::sync;
@@ -32,6 +33,10 @@ const REFUSED_TIMEOUT: Duration = Duration::from_secs(2);
 const EVENT_CHARACTERS: usize = 500;
 /// Events taken from an agent in [`PING_EVERY`]; a talkative one is cut short, not obeyed.
 const EVENTS_PER_BEAT: u32 = 20;
+/// Changes of the set of terminals that are told in a row: more than a session may have open, several times over.
+const CHANGES_BURST: u32 = 1_000;
+/// How far apart they are told after that. Everyone who listens for any session hears each.
+const CHANGES_EVERY: Duration = Duration::from_millis(2);
 
 /// Serves the link of `session`'s agent over `io`, whose WebSocket handshake is over.
 pub(super) async fn link<S>(agents: &Agents, session: SessionId, io: S)
@@ -183,12 +188,16 @@ impl Control<'_> {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heard = Instant::now();
         let mut events = 0;
+        let mut changes = Pace::new(CHANGES_BURST, CHANGES_EVERY);
         // An agent that writes its last state has no breath for heartbeats; whoever stops it bounds that.
         let mut stopping = false;
         loop {
             let message = tokio::select! {
                 message = frames.next::<FromAgent>() => match message {
                     Ok(Some(message)) => {
+                        if matches!(message, FromAgent::TerminalsChanged) {
+                            changes.keep().await;
+                        }
                         heard = Instant::now();
                         self.take(message, &mut events)
                     }

@@ -7,6 +7,7 @@ use super::pull::{self, Incoming};
 use super::push::{Push, PushError};
 use super::upload::Upload;
 use super::{Ask, Context, MassDelete, Status};
+use crate::agents::pace::Pace;
 use crate::agents::registry::AgentEvent;
 use crate::workspace::{self, Change};
 use shared::id::{Revision, SessionId};
@@ -34,6 +35,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 const PROBLEMS: usize = 1_000;
 /// Bytes kept of each text of a problem.
 const PROBLEM_BYTES: usize = 4_096;
+/// Words on what the pod is doing that are told in a row: one for each of many quick saves.
+const NEWS_BURST: u32 = 1_000;
+/// How far apart they are told after that. Everyone who listens for any session hears each.
+const NEWS_EVERY: Duration = Duration::from_millis(2);
+/// Lists of problems that are told in a row. Each is compared with the one before, path by path.
+const LISTS_BURST: u32 = 50;
+/// How far apart they are told after that.
+const LISTS_EVERY: Duration = Duration::from_millis(50);
 
 /// Serves one sync stream until it ends. The link goes on without it.
 pub(in crate::agents) async fn serve(context: Context, stream: LinkStream, hello: Hello) {
@@ -114,12 +123,21 @@ async fn read(
     let mut frames = Frames::new(from_agent);
     let mut upload = Upload::new();
     let mut incoming = Incoming::default();
+    let mut news = Pace::new(NEWS_BURST, NEWS_EVERY);
+    let mut lists = Pace::new(LISTS_BURST, LISTS_EVERY);
     loop {
         let message = match frames.next::<FromAgent>().await {
             Ok(Some(message)) => message,
             Ok(None) => return "the agent ended it".to_owned(),
             Err(why) => return why.to_string(),
         };
+        match message {
+            FromAgent::Visible { .. } | FromAgent::State(_) | FromAgent::MassDelete { .. } => {
+                news.keep().await
+            }
+            FromAgent::Problems { .. } => lists.keep().await,
+            _ => {}
+        }
         match message {
             FromAgent::Batch(part) => match incoming.take(part, &context.agents.0.settings.limits) {
                 Ok(None) => {}
