@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Events that one subscriber may have waiting: seconds of a busy workspace.
@@ -105,13 +105,27 @@ pub struct Events(Arc<Mutex<HashMap<SessionId, Vec<Subscriber>>>>);
 
 struct Subscriber {
     queue: mpsc::Sender<Told>,
-    behind: Arc<AtomicBool>,
+    behind: Arc<Behind>,
+}
+
+/// Whether a subscriber missed something, and what wakes it to hear so.
+#[derive(Default)]
+struct Behind {
+    missed: AtomicBool,
+    wake: Notify,
+}
+
+impl Behind {
+    fn note(&self) {
+        self.missed.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
 }
 
 /// One subscriber's end.
 pub struct Subscription {
     queue: mpsc::Receiver<Told>,
-    behind: Arc<AtomicBool>,
+    behind: Arc<Behind>,
 }
 
 /// What a subscriber gets next.
@@ -126,12 +140,19 @@ pub enum Next {
 impl Subscription {
     /// What comes next. Safe to cancel.
     pub async fn next(&mut self) -> Next {
-        // What is queued is older than what was missed.
-        if self.queue.is_empty() && self.behind.swap(false, Ordering::AcqRel) {
-            return Next::Missed;
+        loop {
+            // What is queued is older than what was missed.
+            if self.queue.is_empty() && self.behind.missed.swap(false, Ordering::AcqRel) {
+                return Next::Missed;
+            }
+            tokio::select! {
+                biased;
+                // The sender lives as long as this subscription is in the list, which holds it until it is dropped.
+                told = self.queue.recv() => return told.map_or(Next::Missed, Next::Told),
+                // Nothing may ever be queued again in a session where nothing happens.
+                () = self.behind.wake.notified() => {}
+            }
         }
-        // The sender lives as long as this subscription is in the list, which holds it until it is dropped.
-        self.queue.recv().await.map_or(Next::Missed, Next::Told)
     }
 }
 
@@ -139,9 +160,14 @@ impl Events {
     /// Everything that happens in a session from now on.
     pub fn subscribe(&self, session: SessionId) -> Subscription {
         let (sender, queue) = mpsc::channel(WAITING);
-        let behind = Arc::new(AtomicBool::new(false));
+        let behind = Arc::<Behind>::default();
         let subscriber = Subscriber { queue: sender, behind: Arc::clone(&behind) };
-        self.all().entry(session).or_default().push(subscriber);
+        let mut all = self.all();
+        let subscribers = all.entry(session).or_default();
+        // In a session where nothing happens nobody else would ever forget those who went.
+        subscribers.retain(|subscriber| !subscriber.queue.is_closed());
+        subscribers.push(subscriber);
+        drop(all);
         Subscription { queue, behind }
     }
 
@@ -158,7 +184,7 @@ impl Events {
         subscribers.retain(|subscriber| match subscriber.queue.try_send(told.clone()) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
-                subscriber.behind.store(true, Ordering::Release);
+                subscriber.behind.note();
                 true
             }
             Err(mpsc::error::TrySendError::Closed(_)) => false,
@@ -177,7 +203,7 @@ impl Events {
     /// This task missed something: so did everyone.
     fn everyone_missed(&self) {
         for subscriber in self.all().values().flatten() {
-            subscriber.behind.store(true, Ordering::Release);
+            subscriber.behind.note();
         }
     }
 
@@ -346,6 +372,29 @@ mod tests {
         events.tell(session, &Told::Gone);
         assert_eq!(slow.next().await, Next::Told(Told::Gone));
         assert!(other.queue.try_recv().is_err(), "another session's subscriber heard of it");
+    }
+
+    #[tokio::test]
+    async fn one_who_waits_hears_at_once_that_everyone_missed_something() {
+        let events = Events::default();
+        let mut waiting = events.subscribe(SessionId::random());
+        let next = tokio::spawn(async move { waiting.next().await });
+        tokio::task::yield_now().await;
+        events.everyone_missed();
+        let next = tokio::time::timeout(std::time::Duration::from_secs(10), next).await;
+        assert_eq!(next.expect("it was never told").unwrap(), Next::Missed);
+    }
+
+    #[tokio::test]
+    async fn coming_and_going_where_nothing_happens_costs_nothing() {
+        let events = Events::default();
+        let session = SessionId::random();
+        for _ in 0..100 {
+            drop(events.subscribe(session));
+        }
+        let stays = events.subscribe(session);
+        assert_eq!(events.all()[&session].len(), 1);
+        drop(stays);
     }
 
     #[tokio::test]
