@@ -18,7 +18,7 @@ use http::Method;
 use http::header::{self, HeaderValue};
 use serde::{Deserialize, Serialize};
 use shared::id::{Revision, SessionId};
-use shared::limits::AFTER_REV_WAIT;
+use shared::limits::{AFTER_REV_WAIT, MESSAGE_BYTES};
 use shared::link::exec::{Command, Output};
 use shared::link::sync::State;
 use std::collections::{BTreeMap, VecDeque};
@@ -34,6 +34,10 @@ const DEFAULT_SECONDS: f64 = 3600.0;
 const MAX_SECONDS: f64 = 86_400.0;
 /// Bytes of a command's request, its input among them.
 const BODY_BYTES: u64 = 8 << 20;
+/// Bytes of a command's words, variables and folder: with what names them they fit into one message to the agent.
+const WORDS_BYTES: usize = MESSAGE_BYTES / 2;
+/// Bytes that each of a command's words may cost beside its own: a head in the message.
+const WORD_COST: usize = 5;
 
 pub(super) fn routes() -> Vec<Route> {
     vec![Route::new(Method::POST, "/api/sessions/{uuid}/exec", Access::Session(Role::Editor), run)]
@@ -88,7 +92,7 @@ struct ExecBody {
 /// A client that disconnects ends the command and all it started.
 #[utoipa::path(post, path = "/api/sessions/{uuid}/exec", tag = "commands", params(("uuid" = uuid::Uuid, Path)), request_body = ExecBody, responses(
     (status = 200, description = "The stream", content_type = "application/x-ndjson", body = String),
-    (status = 400, description = "`not_found` (no such program), `cwd_missing`, `bad_command`, `bad_json`, `bad_request`", body = ProblemBody),
+    (status = 400, description = "`not_found` (no such program), `cwd_missing`, `bad_command`, `command_too_long`, `bad_json`, `bad_request`", body = ProblemBody),
     (status = 409, description = "`session_not_running`, `revision_not_visible`", body = ProblemBody),
 ))]
 async fn run(app: App, mut request: Request) -> Result<Response, Problem> {
@@ -132,6 +136,15 @@ fn command(body: ExecBody) -> Result<(Command, Bytes), Problem> {
     let texts = argv.iter().chain(environment.keys()).chain(environment.values()).chain(&body.cwd);
     if argv.first().is_none_or(String::is_empty) || texts.into_iter().any(|text| text.contains('\0')) {
         return Err(Problem::bad("bad_command", "A command needs a program, and no NUL byte anywhere."));
+    }
+    let words = argv.iter().chain(environment.keys()).chain(environment.values()).chain(&body.cwd);
+    if words.map(|word| word.len() + WORD_COST).sum::<usize>() > WORDS_BYTES {
+        return Err(Problem::bad(
+            "command_too_long",
+            format!(
+                "A command's arguments and variables may have {WORDS_BYTES} bytes together. Give it more as `stdin`."
+            ),
+        ));
     }
     if environment.keys().any(|name| name.is_empty() || name.contains('=')) {
         return Err(Problem::bad("bad_command", "A variable's name must not be empty or contain `=`."));
@@ -307,6 +320,10 @@ mod tests {
         assert_eq!(code(r#"{"command":[]}"#), "bad_command");
         assert_eq!(code(r#"{"command":["a\u0000"]}"#), "bad_command");
         assert_eq!(code(r#"{"command":"a","env":{"A=B":"c"}}"#), "bad_command");
+        let long = format!(r#"{{"command":["echo","{}"]}}"#, "x".repeat(300_000));
+        assert_eq!(code(&long), "command_too_long");
+        let many = format!(r#"{{"command":["echo"{}]}}"#, r#","""#.repeat(100_000));
+        assert_eq!(code(&many), "command_too_long");
         assert_eq!(code(r#"{"command":"a","timeout_s":0}"#), "bad_timeout");
         assert_eq!(code(r#"{"command":"a","stdin_base64":"%"}"#), "bad_base64");
     }
