@@ -10,6 +10,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Bytes of a file that are read: the most that any server can be told to take. A file may claim any size at no cost,
+/// and reading it would hold up all others.
+const READ_BYTES: u64 = 1 << 30;
+
 #[expect(clippy::unnecessary_cast, reason = "the fields' types differ between architectures")]
 fn stamp_of(stat: &Stat, read_ns: i64) -> Stamp {
     let ns = |s: i64, ns: i64| s.saturating_mul(1_000_000_000).saturating_add(ns);
@@ -57,6 +61,9 @@ pub(super) fn look(root: &Root, path: &WorkspacePath, known: Option<&Agreed>) ->
                 Ok(target) => Seen::Entry(Entry::symlink(target), stamp),
             },
         },
+        FileType::RegularFile if stamp.size > READ_BYTES => {
+            Seen::Problem("too_large", "the file is larger than any server takes".to_owned())
+        }
         FileType::RegularFile => {
             if let Some(Agreed { entry, stamp: Some(old), .. }) = known
                 && stamp.trusts(old)
@@ -129,10 +136,16 @@ pub(super) fn read(folder: &impl std::os::fd::AsFd, name: &str) -> io::Result<Op
     let before = stamp_of(&before, now_ns());
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 64 * 1024];
+    // No further than it was long: one that grows as fast as it is read would never end.
+    let mut left = before.size;
     loop {
-        match file.read(&mut buffer)? {
+        match file.read(&mut buffer)? as u64 {
             0 => break,
-            n => hasher.update(&buffer[..n]),
+            n if n > left => return Ok(None),
+            n => {
+                hasher.update(&buffer[..n as usize]);
+                left -= n;
+            }
         };
     }
     let after = stamp_of(&fstat(&file)?, before.read_ns);
@@ -155,4 +168,26 @@ pub(super) fn leaves(path: &WorkspacePath, target: &str) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::open;
+
+    #[test]
+    fn a_file_that_claims_to_be_huge_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        File::create(dir.path().join("huge")).unwrap().set_len(1 << 40).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let seen = look(&root, &WorkspacePath::new("huge").unwrap(), None);
+        assert!(matches!(seen, Seen::Problem("too_large", _)), "{seen:?}");
+    }
+
+    #[test]
+    fn a_file_that_goes_on_behind_its_end_is_read_no_further() {
+        let folder = open("/proc/self", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        // The kernel says that it is empty.
+        assert_eq!(read(&folder, "status").unwrap(), None);
+    }
 }
