@@ -188,7 +188,11 @@ fn try_apply(
                 Ok(()) if stage.holds(&fresh, old) => stage.discard(&fresh),
                 Ok(()) => {
                     // Somebody wrote between the look and the exchange: theirs goes back, and is sent.
-                    let _ = renameat_with(&stage.fd, &fresh, &folder, name, RenameFlags::EXCHANGE);
+                    let back = renameat_with(&stage.fd, &fresh, &folder, name, RenameFlags::EXCHANGE);
+                    if back.is_ok() && !stage.holds(&fresh, new) {
+                        // And again before that: what came last stays.
+                        let _ = renameat_with(&stage.fd, &fresh, &folder, name, RenameFlags::EXCHANGE);
+                    }
                     stage.discard(&fresh);
                     return Err(Applied::Changed);
                 }
