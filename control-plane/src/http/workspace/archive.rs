@@ -20,8 +20,9 @@ use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, Item, Kind};
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Read, Write};
+use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use utoipa::OpenApi;
 use warp::Reply;
 use warp::reply::Response;
@@ -36,6 +37,11 @@ const PIECE_BYTES: usize = 64 * 1024;
 const PIECES: usize = 8;
 /// Compression level of zstd: its default.
 const LEVEL: i32 = 3;
+/// Archives that are written at once. Each has a thread of its own for as long as its reader takes, and there is an
+/// end to those, which everything else needs, too.
+const AT_ONCE: usize = 32;
+
+static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
 
 pub(super) fn routes() -> Vec<Route> {
     vec![Route::new(Method::GET, "/api/workspace/{uuid}/archive", Access::Session(Role::Viewer), export)]
@@ -58,6 +64,7 @@ enum Format {
     responses(
         (status = 200, description = "The archive; its ETag is the revision", content_type = "application/zip"),
         (status = 400, description = "`bad_format`", body = ProblemBody),
+        (status = 503, description = "`busy`, with Retry-After", body = ProblemBody),
     ))]
 async fn export(app: App, request: Request) -> Result<Response, Problem> {
     let session = request.session()?;
@@ -66,6 +73,10 @@ async fn export(app: App, request: Request) -> Result<Response, Problem> {
         "tar.zst" => (Format::TarZst, "application/zstd", "tar.zst"),
         _ => return Err(Problem::bad("bad_format", "The format must be zip or tar.zst.")),
     };
+    let place = PLACES.try_acquire().map_err(|_| {
+        Problem::unavailable("busy", "Too many archives are being written. Try again in a moment.")
+            .retry_after(Duration::from_secs(5))
+    })?;
     let name = request.session.as_ref().map_or("workspace", |session| session.name.as_str());
     let disposition = attachment(&format!("{name}.{extension}"));
     let snapshot = app.store.snapshot(session).await.map_err(refused)?;
@@ -88,6 +99,7 @@ async fn export(app: App, request: Request) -> Result<Response, Problem> {
             // The answer began long ago: breaking it off is the only way left to say that it is not whole.
             let _ = sender.blocking_send(Err(why));
         }
+        drop(place);
     });
     let mut response = warp::reply::stream(stream::poll_fn(move |cx| pieces.poll_recv(cx))).into_response();
     let headers = response.headers_mut();
