@@ -313,7 +313,7 @@ impl Shell {
                     // Late on a busy machine, or held up by a background job: what is there now is the last.
                     for _ in 0..LAST_READS {
                         match pty.read_now(&mut buffer) {
-                            Ok(n @ 1..) => drop(self.output(&buffer[..n])),
+                            Ok(n @ 1..) => self.output(&buffer[..n]),
                             _ => break,
                         }
                     }
@@ -322,11 +322,10 @@ impl Shell {
                 read = pty.read(&mut buffer[..allowed.max(1)]), if allowed > 0 && !at_end => match read {
                     Ok(0) | Err(_) => at_end = true,
                     Ok(n) => {
+                        self.output(&buffer[..n]);
                         // A flood is always readable. Whoever waits on this thread, such as the viewer just told and
                         // another terminal's key, comes before its next chunk.
-                        if self.output(&buffer[..n]) || n == TERMINAL_CHUNK_BYTES {
-                            tokio::task::yield_now().await;
-                        }
+                        tokio::task::yield_now().await;
                     }
                 },
                 () = self.room.notified() => {}
@@ -358,17 +357,12 @@ impl Shell {
         (usize::try_from(allowed).unwrap_or(usize::MAX).min(TERMINAL_CHUNK_BYTES), expired.next)
     }
 
-    /// Takes output. Answers whether viewers were told: not while all wait for room, whose acknowledgement does it.
-    fn output(&self, bytes: &[u8]) -> bool {
+    fn output(&self, bytes: &[u8]) {
         let mut state = self.state();
         state.history.push(bytes);
         state.screen.push(bytes);
-        let told = state.viewers.can_be_sent(state.history.end());
         drop(state);
-        if told {
-            self.tell();
-        }
-        told
+        self.tell();
     }
 
     /// Says something of the agent's own, on a line of its own amid the output, where every viewer sees it.

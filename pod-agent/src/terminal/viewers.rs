@@ -3,7 +3,7 @@
 //! Without I/O: [`Viewers`] decides, [`super::attach`] carries out.
 
 use shared::id::{InputSeq, Offset, ViewerId};
-use shared::limits::{LEAST_ROOM, VIEWER_WINDOW_BYTES};
+use shared::limits::VIEWER_WINDOW_BYTES;
 use shared::link::terminal::Size;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -228,12 +228,6 @@ impl Viewers {
             .max()
     }
 
-    /// Whether anybody can be sent output now, which ends at `end`: all there is, or a good piece of it.
-    pub fn can_be_sent(&self, end: Offset) -> bool {
-        let mut here = self.viewers.values().filter(|v| v.counts() && v.vanished.is_none());
-        here.any(|v| v.stale || v.window() >= LEAST_ROOM.min(end.0 - v.sent.0))
-    }
-
     /// The size that fits all who look, if any does.
     pub fn size(&self) -> Option<Size> {
         let sizes = || self.viewers.values().filter(|v| v.counts()).map(|v| v.size);
@@ -300,21 +294,6 @@ mod tests {
         assert_eq!(viewers.read_limit(KEPT), Some(Offset(VIEWER_WINDOW_BYTES)));
         viewers.get(&id("slow"), slow).unwrap().visible = false;
         assert_eq!(viewers.read_limit(KEPT), None);
-    }
-
-    #[test]
-    fn one_whose_window_is_nearly_full_is_sent_nothing_until_it_acknowledges() {
-        let mut viewers = Viewers::default();
-        assert!(!viewers.can_be_sent(Offset(1)));
-        let (stream, _) = viewers.attach(id("v"), SIZE, true, true, Offset(0));
-        let end = Offset(2 * VIEWER_WINDOW_BYTES);
-        assert!(viewers.can_be_sent(end));
-        let viewer = viewers.get(&id("v"), stream).unwrap();
-        viewer.sent = Offset(VIEWER_WINDOW_BYTES - LEAST_ROOM + 1);
-        assert!(!viewers.can_be_sent(end));
-        assert!(viewers.can_be_sent(viewers.viewers[&id("v")].sent.plus(10)), "a key's echo has room");
-        viewers.get(&id("v"), stream).unwrap().acked = Offset(1);
-        assert!(viewers.can_be_sent(end));
     }
 
     #[test]
