@@ -9,8 +9,10 @@ use rustix::fs::{
     renameat_with, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+use shared::chunk::Recipe;
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, Kind};
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,16 +28,31 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// An empty one.
+    /// Opens it. Of what an agent before this one left there, whole contents stay: parts of a large one need not
+    /// travel again.
     pub(super) fn open(state: &Path) -> io::Result<Self> {
         let path = state.join("stage");
-        match fs::remove_dir_all(&path) {
-            Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
-            _ => {}
-        }
         DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-        let fd = open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Self { path, fd, next: 0 })
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = open(&path, flags, Mode::empty())?;
+        let stage = Self { path, fd, next: 0 };
+        for left in fs::read_dir(&stage.path)?.flatten() {
+            if !stage.is_whole(&left) {
+                let left = left.path();
+                fs::remove_file(&left).or_else(|_| fs::remove_dir_all(&left))?;
+            }
+        }
+        Ok(stage)
+    }
+
+    /// Whether a file is the content that it goes by: a crash may have left less of it.
+    fn is_whole(&self, file: &fs::DirEntry) -> bool {
+        let name = file.file_name();
+        let Some((name, hash)) = name.to_str().and_then(|name| Some((name, Hash::from_hex(name)?))) else {
+            return false;
+        };
+        let is_file = file.file_type().is_ok_and(|kind| kind.is_file());
+        is_file && matches!(scan::read(&self.fd, name), Ok(Some((entry, _))) if entry.hash == hash)
     }
 
     fn file(&self, hash: Hash) -> PathBuf {
@@ -61,6 +78,42 @@ impl Stage {
 
     pub(super) fn has(&self, hash: Hash) -> bool {
         self.file(hash).exists()
+    }
+
+    /// Makes a content of its parts, which go as they are no longer needed: it takes no more room than it must.
+    pub(super) fn join(&self, recipe: &Recipe) -> io::Result<bool> {
+        let joined = self.path.join("joined");
+        let done = self.try_join(recipe, &joined);
+        match done {
+            Ok(true) => fs::rename(&joined, self.file(recipe.hash))?,
+            _ => {
+                let _ = fs::remove_file(&joined);
+            }
+        }
+        done
+    }
+
+    fn try_join(&self, recipe: &Recipe, joined: &Path) -> io::Result<bool> {
+        let mut uses: HashMap<Hash, usize> = HashMap::new();
+        for part in &recipe.parts {
+            *uses.entry(part.hash).or_default() += 1;
+        }
+        let mut whole =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(joined)?;
+        let mut hasher = blake3::Hasher::new();
+        for part in &recipe.parts {
+            let file = self.file(part.hash);
+            let bytes = fs::read(&file)?;
+            hasher.update(&bytes);
+            whole.write_all(&bytes)?;
+            if let Some(left) = uses.get_mut(&part.hash) {
+                *left -= 1;
+                if *left == 0 {
+                    fs::remove_file(&file)?;
+                }
+            }
+        }
+        Ok(*hasher.finalize().as_bytes() == recipe.hash.0)
     }
 
     /// Forgets all contents.

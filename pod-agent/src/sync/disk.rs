@@ -2,6 +2,7 @@
 //! may have changed. The engine itself does no I/O, so that it runs over a real folder and in simulations alike.
 
 use serde::{Deserialize, Serialize};
+use shared::chunk::Recipe;
 use shared::id::ItemId;
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, Kind};
@@ -136,11 +137,27 @@ pub trait Disk {
     /// Opens a regular file's or symlink's content.
     fn read(&self, path: &WorkspacePath, kind: Kind) -> io::Result<Box<dyn Read + '_>>;
 
+    /// Reads so many bytes of a regular file, from `offset` on; fewer if it ends before.
+    fn read_at(&self, path: &WorkspacePath, offset: u64, size: u32) -> io::Result<Vec<u8>> {
+        let mut content = self.read(path, Kind::File)?;
+        io::copy(&mut content.by_ref().take(offset), &mut io::sink())?;
+        let mut bytes = Vec::new();
+        content.take(u64::from(size)).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// Keeps a content in the stage, from where it can be put into the workspace.
     fn stage(&mut self, hash: Hash, bytes: &[u8]) -> io::Result<()>;
 
     /// Whether the stage has a content.
     fn is_staged(&self, hash: Hash) -> bool;
+
+    /// Makes one content of parts that are in the stage, each by its own hash, and that may leave it with that.
+    /// Answers whether they make up the content; if not, nothing is staged.
+    /// A disk that cannot has no large files.
+    fn join_staged(&mut self, _recipe: &Recipe) -> io::Result<bool> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Empties the stage.
     fn clear_stage(&mut self);

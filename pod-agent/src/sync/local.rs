@@ -7,6 +7,7 @@ use super::root::Root;
 use super::scan;
 use super::watch::Watch;
 use rustix::fs::{Dir, FileType};
+use shared::chunk::Recipe;
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, Kind};
 use std::ffi::OsStr;
@@ -96,12 +97,20 @@ impl Disk for LocalDisk {
         scan::content(&self.root, path, kind)
     }
 
+    fn read_at(&self, path: &WorkspacePath, offset: u64, size: u32) -> io::Result<Vec<u8>> {
+        scan::read_at(&self.root, path, offset, size)
+    }
+
     fn stage(&mut self, hash: Hash, bytes: &[u8]) -> io::Result<()> {
         self.stage.put(hash, bytes)
     }
 
     fn is_staged(&self, hash: Hash) -> bool {
         self.stage.has(hash)
+    }
+
+    fn join_staged(&mut self, recipe: &Recipe) -> io::Result<bool> {
+        self.stage.join(recipe)
     }
 
     fn clear_stage(&mut self) {

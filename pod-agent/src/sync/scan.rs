@@ -8,6 +8,7 @@ use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, Kind};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes of a file that are read: the most that any server can be told to take. A file may claim any size at no cost,
@@ -124,6 +125,24 @@ pub(super) fn content(root: &Root, path: &WorkspacePath, kind: Kind) -> io::Resu
         return Ok(Box::new(io::Cursor::new(target.into_bytes())));
     }
     Ok(Box::new(open_file(&folder, name)?))
+}
+
+/// Reads so many bytes of a file; fewer if it ends before.
+pub(super) fn read_at(root: &Root, path: &WorkspacePath, offset: u64, size: u32) -> io::Result<Vec<u8>> {
+    let (folder, name) = root.parent(path)?;
+    let file = open_file(&folder, name)?;
+    let mut bytes = vec![0; size as usize];
+    let mut have = 0;
+    while have < bytes.len() {
+        match file.read_at(&mut bytes[have..], offset + have as u64) {
+            Ok(0) => break,
+            Ok(n) => have += n,
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            Err(why) => return Err(why),
+        }
+    }
+    bytes.truncate(have);
+    Ok(bytes)
 }
 
 /// Reads a file while nobody writes it; none if somebody does.

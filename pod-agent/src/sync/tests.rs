@@ -20,6 +20,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 use tokio::io::DuplexStream;
 
+mod large;
+
 /// How long anything may take to come about.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -82,6 +84,7 @@ struct Database {
     visible: u64,
     settled: u64,
     held: u64,
+    large: large::Side,
 }
 
 impl Database {
@@ -254,7 +257,10 @@ impl Link {
                 database.settled = token;
                 None
             }
-            _ => None,
+            other => {
+                self.hear_of_large(database, other).await;
+                None
+            }
         };
         let Some((begin, data, end)) = whole else { return };
         let claims = Claims {

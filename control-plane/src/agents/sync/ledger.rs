@@ -1,6 +1,7 @@
 //! What is to be pushed to an agent: not what it has already, and in groups that fit into one batch. No I/O.
 
 use crate::workspace::{Changed, PodOp};
+use shared::chunk::is_large;
 use shared::id::{ItemId, Revision};
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, Kind};
@@ -116,7 +117,7 @@ fn has_content(change: &Changed) -> bool {
 
 /// Whether its content travels in the batch itself.
 pub(super) fn in_batch(change: &Changed) -> bool {
-    has_content(change)
+    has_content(change) && !is_large(change.item.entry.size)
 }
 
 /// The next changes that fit into one batch; at least one if any are left.

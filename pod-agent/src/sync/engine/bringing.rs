@@ -5,12 +5,13 @@ use super::looking::AWAY;
 use super::{Engine, RETRY, Target, Whole};
 use crate::sync::disk::{Agreed, Applied, Disk, Seen};
 use shared::batch::{self, Claims, Op};
+use shared::chunk::is_large;
 use shared::id::{ItemId, Revision};
 use shared::limits::SyncLimits;
 use shared::link::sync::{FromAgent, State};
 use shared::path::WorkspacePath;
 use shared::plan::{Action, decide};
-use shared::tree::{Hash, Kind};
+use shared::tree::{Entry, Hash, Kind};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{self, Read};
 
@@ -95,7 +96,7 @@ impl<D: Disk> Engine<D> {
     /// Brings what is wanted into the workspace as far as it can be.
     pub(super) fn apply_wanted(&mut self) {
         self.fill_from_workspace();
-        let mut lacking = BTreeSet::new();
+        let mut lacking = HashSet::new();
         let mut full = false;
         for _ in 0..3 {
             // Folders, then files, then what goes, the deepest first.
@@ -112,8 +113,8 @@ impl<D: Disk> Engine<D> {
             for path in folders.into_iter().chain(files).chain(gone) {
                 match self.bring(&path) {
                     Applied::Done | Applied::Changed => {}
-                    Applied::Lacking if !self.no_room => {
-                        lacking.extend(self.wanted.get(&path).copied().flatten().map(|it| it.entry.hash));
+                    Applied::Lacking if !self.no_room && self.has_room_for(&path) => {
+                        lacking.extend(self.wanted.get(&path).copied().flatten().map(|it| it.entry));
                     }
                     Applied::Lacking | Applied::NoSpace => {
                         full = true;
@@ -133,7 +134,13 @@ impl<D: Disk> Engine<D> {
         self.overruled.retain(|path| self.wanted.contains_key(path));
         self.retry_at = full.then(|| self.now + RETRY);
         self.enter(if full { State::Full } else { State::Live });
-        let lacking: Vec<Hash> = lacking.into_iter().filter(|hash| !self.disk.is_staged(*hash)).collect();
+        // A large one is asked for once on a link: what comes of it takes its time.
+        let mut is_coming = |entry: &Entry| {
+            self.disk.is_staged(entry.hash) || is_large(entry.size) && self.large.ask(entry.hash)
+        };
+        lacking.retain(|entry| !is_coming(entry));
+        let lacking: BTreeSet<Hash> = lacking.into_iter().map(|entry| entry.hash).collect();
+        let lacking: Vec<Hash> = lacking.into_iter().collect();
         for hashes in lacking.chunks(NEED_HASHES) {
             self.say(FromAgent::Need { hashes: hashes.to_vec() });
         }
@@ -158,6 +165,10 @@ impl<D: Disk> Engine<D> {
         let sources: BTreeMap<Hash, WorkspacePath> =
             known.map(|(path, known)| (known.entry.hash, path.clone())).collect();
         for (hash, path) in sources {
+            if self.base.entry(&path).is_some_and(|entry| is_large(entry.size)) {
+                let _ = self.stage_large(&path, hash);
+                continue;
+            }
             let mut bytes = Vec::new();
             let read =
                 self.disk.read(&path, Kind::File).and_then(|mut content| content.read_to_end(&mut bytes));
@@ -261,6 +272,7 @@ impl<D: Disk> Engine<D> {
                 self.base.unsaved = true;
             }
             self.disk.clear_stage();
+            self.large.forget();
         }
         self.visible = self.received;
         self.say(FromAgent::Visible { rev: self.received });

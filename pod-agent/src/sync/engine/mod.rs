@@ -6,15 +6,18 @@
 //! | [`looking`] | which paths are to be looked at, and when |
 //! | [`bringing`] | from the database to the pod |
 //! | [`sending`] | from the pod to the database |
+//! | [`large`] | large contents, in parts, both ways |
 //! | [`telling`] | problems, states, and answers to who waits |
 
 mod bringing;
+mod large;
 mod looking;
 mod sending;
 mod telling;
 
 use super::base::Base;
 use super::disk::Disk;
+use large::Large;
 use sending::Flight;
 use shared::id::{ItemId, LinkEpoch, Revision, SessionId, VolumeId};
 use shared::ignore::Ignore;
@@ -134,6 +137,7 @@ pub struct Engine<D> {
     away: bool,
     /// Contents that came had no room, and are asked for again only when the file system is tried again.
     no_room: bool,
+    large: Large,
 }
 
 impl<D: Disk> Engine<D> {
@@ -180,6 +184,7 @@ impl<D: Disk> Engine<D> {
             push_at: None,
             away: false,
             no_room: false,
+            large: Large::default(),
         };
         engine.rescan();
         engine.hold_mass_delete();
@@ -194,8 +199,10 @@ impl<D: Disk> Engine<D> {
 
     /// When the next [`Engine::tick`] is due, if nothing is heard before.
     pub fn next(&self) -> Instant {
-        [self.disk.next_mark(), self.next_push(), self.save_at, self.retry_at, self.push_at]
+        let sending = [self.next_push(), self.next_part(), self.push_at];
+        [self.disk.next_mark(), self.save_at, self.retry_at]
             .into_iter()
+            .chain(sending)
             .flatten()
             .fold(self.sweep_at, Instant::min)
     }
@@ -220,6 +227,7 @@ impl<D: Disk> Engine<D> {
             self.burst = None;
             self.push();
         }
+        self.send_parts();
         if self.caught_up && self.naming.is_none() && self.wanted.is_empty() && self.received > self.base.rev
         {
             // The last that was wanted came about otherwise.
@@ -364,6 +372,7 @@ impl<D: Disk> Engine<D> {
         self.own.clear();
         self.problems.retain(|_, problem| problem.code != "no_space");
         self.received = self.base.rev;
+        self.let_go_of_large();
     }
 
     fn said(&mut self, said: FromControlPlane) {
@@ -398,7 +407,14 @@ impl<D: Disk> Engine<D> {
                     self.unsure.clear();
                 }
             }
-            _ => {}
+            FromControlPlane::Lacking { content, parts, .. } => self.lacking(content, parts),
+            FromControlPlane::Stored { content } => self.stored(content),
+            FromControlPlane::NotStored { content, failure, retry } => {
+                self.not_stored(content, &failure, retry);
+            }
+            FromControlPlane::Recipe(page) => self.take_recipe(page),
+            FromControlPlane::Part(data) => self.take_part(&data),
+            FromControlPlane::Batch(_) => {}
         }
     }
 

@@ -3,6 +3,7 @@
 use super::{Engine, RETRY, Target};
 use crate::sync::disk::{Agreed, Disk, Seen, Stamp};
 use shared::batch::{self, BatchError, Op};
+use shared::chunk::is_large;
 use shared::id::{BatchId, Revision};
 use shared::link::Failure;
 use shared::link::sync::{Batch, Begin, CHUNK_BYTES, CONTENT_MISSING, Committed, End, FromAgent, OpResult};
@@ -150,7 +151,12 @@ impl<D: Disk> Engine<D> {
                         self.gone.remove(&path);
                         let from =
                             if old.is_none() { self.moved_from(&entry, &stamp, &mut movable) } else { None };
-                        bytes += if from.is_some() { 0 } else { entry.size };
+                        let large = entry.kind == Kind::File && is_large(entry.size);
+                        if large && from.is_none() && !self.has_content(entry.hash) {
+                            self.upload(path, entry);
+                            continue;
+                        }
+                        bytes += if from.is_some() || large { 0 } else { entry.size };
                         let sent = Sent { path, new: Some((entry, stamp)), from };
                         match old {
                             // Not before all that the folder held is told gone.
@@ -258,7 +264,14 @@ impl<D: Disk> Engine<D> {
             known.extend(held.filter(|hash| copies.contains(hash)));
         }
         known.retain(|hash| !self.unknown.contains(hash));
+        known.extend(files().map(|(_, entry)| entry.hash).filter(|hash| self.large.is_stored(*hash)));
         known
+    }
+
+    /// Whether the database has a content, as far as is known here.
+    fn has_content(&self, hash: Hash) -> bool {
+        let agreed = || self.base.tree.values().any(|known| known.entry.hash == hash);
+        self.large.is_stored(hash) || !self.unknown.contains(&hash) && agreed()
     }
 
     fn send(&mut self, sent: Vec<Sent>) {
@@ -332,7 +345,7 @@ impl<D: Disk> Engine<D> {
         self.say(FromAgent::Batch(Batch::End(end)));
     }
 
-    fn is_hot(&mut self, path: WorkspacePath) {
+    pub(super) fn is_hot(&mut self, path: WorkspacePath) {
         self.waited.remove(&path);
         let pause = self.hot.get(&path).map_or(HOT.0, |pause| (*pause * 2).min(HOT.1));
         self.hot.insert(path.clone(), pause);
@@ -389,7 +402,9 @@ impl<D: Disk> Engine<D> {
                     again = true;
                 }
                 OpResult::Refused(failure) if failure.code == CONTENT_MISSING => {
-                    self.unknown.extend(new.map(|(entry, _)| entry.hash));
+                    let missing = new.map(|(entry, _)| entry.hash);
+                    self.unknown.extend(missing);
+                    missing.inspect(|hash| self.large.is_missing(*hash));
                     for path in from.into_iter().chain([path]) {
                         self.again(path, flight.asked);
                     }

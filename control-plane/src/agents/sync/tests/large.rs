@@ -1,9 +1,9 @@
 //! Large contents over a real link: in parts, both ways.
 
 use super::*;
-use crate::agents::sync::To;
+use crate::agents::sync::{To, Transfer};
 use shared::chunk::{Packed, Part, Recipe, cut};
-use shared::link::sync::{PartData, RecipePage};
+use shared::link::sync::{PartData, RecipePage, RecipePages};
 
 /// Bytes that don't compress.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
@@ -48,6 +48,17 @@ impl Peer {
         }
         self.told().await
     }
+
+    async fn recipe(&mut self, content: Hash) -> Recipe {
+        self.say(FromAgent::Need { hashes: vec![content] }).await;
+        let mut pages = RecipePages::default();
+        loop {
+            let FromControlPlane::Recipe(page) = self.told().await else { panic!("no recipe") };
+            if let Some(recipe) = pages.take(page, u64::MAX).unwrap() {
+                return recipe;
+            }
+        }
+    }
 }
 
 fn whole(at: &str, recipe: &Recipe) -> Op {
@@ -59,6 +70,11 @@ fn not_stored(told: &FromControlPlane) -> (&str, bool) {
         FromControlPlane::NotStored { failure, retry, .. } => (&failure.code, *retry),
         other => panic!("{other:?}"),
     }
+}
+
+async fn save_large(harbour: &Harbour, session: SessionId, at: &str, bytes: &[u8]) -> Revision {
+    let (author, bytes) = (Author::editor("test"), Bytes::copy_from_slice(bytes));
+    harbour.store.save_file(session, &path(at), bytes, None, Precondition::Any, &author).await.unwrap().rev
 }
 
 #[tokio::test]
@@ -159,6 +175,71 @@ async fn an_offer_without_an_end_and_one_given_up_cost_nothing_and_the_next_is_t
     let (other, _) = parts_of(&noise(6, 3 << 20));
     assert_eq!(peer.lacking(&other).await.len(), other.parts.len());
     assert_eq!(peer.upload(&recipe, &parts).await, FromControlPlane::Stored { content: recipe.hash });
+}
+
+#[tokio::test]
+async fn a_large_file_goes_to_the_pod_by_its_recipe_and_in_the_parts_that_it_asks_for() {
+    let (harbour, session, linked, _) = start().await;
+    let bytes = noise(7, 4 << 20);
+    save_large(&harbour, session, "large", &bytes).await;
+    let rev = save(&harbour, session, "small", "s").await;
+    let mut peer = Peer::fresh(linked).await;
+    let got = peer.batch().await;
+    assert_eq!(got.files(), [("large".to_owned(), None), ("small".to_owned(), Some("s".to_owned()))]);
+    assert_eq!(got.begin.target_rev, rev);
+    // What the pod was told nothing of it has no business with.
+    let secret = Bytes::from(noise(8, 2 << 20));
+    let hash = harbour.store.put_content(session, &path("x"), secret).await.unwrap();
+    peer.say(FromAgent::Need { hashes: vec![hash] }).await;
+    let recipe = peer.recipe(Hash::of(&bytes)).await;
+    assert_eq!(recipe, parts_of(&bytes).0);
+    let wanted: Vec<u32> = (0..recipe.parts.len() as u32).rev().collect();
+    peer.say(FromAgent::NeedParts { content: hash, parts: vec![0] }).await;
+    peer.say(FromAgent::NeedParts { content: recipe.hash, parts: wanted.clone() }).await;
+    let mut joined = vec![Bytes::new(); recipe.parts.len()];
+    for wanted in wanted {
+        let FromControlPlane::Part(PartData { content, part, packed }) = peer.told().await else { panic!() };
+        assert_eq!((content, part), (recipe.hash, wanted));
+        joined[part as usize] = packed.unpack(recipe.parts[part as usize]).unwrap();
+    }
+    assert_eq!(joined.concat(), bytes);
+}
+
+#[tokio::test]
+async fn a_save_does_not_wait_behind_a_large_file_and_does_not_break_it_off() {
+    let (harbour, session, linked, link) = start().await;
+    let bytes = noise(9, 24 << 20);
+    save_large(&harbour, session, "large", &bytes).await;
+    let mut peer = Peer::fresh(linked).await;
+    peer.batch().await;
+    let recipe = peer.recipe(Hash::of(&bytes)).await;
+    let count = recipe.parts.len();
+    peer.say(FromAgent::NeedParts { content: recipe.hash, parts: (0..count as u32).collect() }).await;
+    let part = |told| match told {
+        FromControlPlane::Part(data) => data.part,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(part(peer.told().await), 0);
+    save(&harbour, session, "small", "at once").await;
+    let (mut seen, mut small) = (1, None);
+    let mut told = None;
+    while seen < count {
+        match peer.told().await {
+            FromControlPlane::Part(data) => {
+                assert_eq!(data.part as usize, seen);
+                seen += 1;
+            }
+            FromControlPlane::Batch(Batch::Whole { .. }) => small = Some(seen),
+            other => panic!("{other:?}"),
+        }
+        told = told.or(link.sync().status().transfer);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(small.is_some_and(|seen| seen < count / 2), "the save came after {small:?} of {count} parts");
+    // It lasted, so it was told of, until it was over.
+    let Some(Transfer { to: To::Pod, done, total }) = told else { panic!("{told:?}") };
+    assert!(done <= total && total == recipe.size, "{done} of {total}");
+    until("it is over", async || link.sync().status().transfer.is_none()).await;
 }
 
 #[tokio::test]
