@@ -11,5 +11,6 @@ mod model;
 mod pod;
 mod renames;
 mod retention;
+mod round_trips;
 mod saves;
 mod speed;

@@ -441,3 +441,31 @@ on_each_database!(a_new_volume_is_noticed, |it| {
     assert_eq!(it.store.link_up(it.session, "r", "a", InstanceId::random(), 1).await.unwrap(), LinkEpoch(1));
     assert_eq!(it.store.link_up(it.session, "r", "a", InstanceId::random(), 1).await.unwrap(), LinkEpoch(2));
 });
+
+on_each_database!(a_type_change_here_that_meets_an_edit_there_stands_and_the_edit_is_kept, |it| {
+    it.save("x", "base").await;
+    let pod = Pod::linked(&it).await.put("x", "edited", Some(file("base")));
+    it.batch(vec![delete("x"), crate::harness::write("x/inside", "a folder now")]).await.unwrap();
+    assert_eq!(pod.send().await.results, [superseded(true, Some(Entry::dir(0o755)))]);
+    assert_eq!(it.paths().await, ["x/", "x/inside"]);
+    assert_eq!(losers(&it, true).await[0].1, "edited");
+});
+
+on_each_database!(a_mode_changed_there_of_what_has_another_type_here_is_let_go, |it| {
+    it.save("x", "base").await;
+    let stricter = Entry { mode: 0o600, ..file("base") };
+    let pod = Pod::linked(&it).await.entry("x", stricter, Some(file("base")));
+    it.batch(vec![delete("x"), Op::Symlink { path: path("x"), target: "y".into() }]).await.unwrap();
+    assert_eq!(pod.send().await.results, [superseded(false, Some(Entry::symlink("y")))]);
+    assert_eq!(losers(&it, false).await, []);
+});
+
+on_each_database!(a_folder_deleted_here_with_an_edit_in_it_there_comes_back_around_the_edit, |it| {
+    it.save("dir/sub/f", "base").await;
+    it.save("dir/other", "goes").await;
+    let pod = Pod::linked(&it).await.put("dir/sub/f", "edited", Some(file("base")));
+    it.batch(vec![delete("dir")]).await.unwrap();
+    assert!(is_applied(&pod.send().await.results[0]));
+    assert_eq!(it.paths().await, ["dir/", "dir/sub/", "dir/sub/f"]);
+    it.assert_totals().await;
+});

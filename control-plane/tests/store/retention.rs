@@ -111,3 +111,44 @@ on_each_database!(an_erased_workspace_leaves_nothing, |it| {
     assert_eq!(it.store.sweep(now_ms() + 2 * DAY).await.unwrap().blobs, 1);
     assert_eq!(blobs(&it).await, 0);
 });
+
+on_each_database!(after_a_week_one_version_a_day_is_kept_and_after_a_month_only_what_is_live, |it| {
+    for i in 0..6 {
+        it.save("a", &format!("{i}")).await;
+    }
+    // Two on each of three days, eight days and more ago, the second one two hours after the first.
+    let today = now_ms() / DAY * DAY;
+    let db = it.store.database().writer();
+    let text = format!(
+        "UPDATE item_versions SET at = {today} - 10 * {DAY} + ((rev - 1) / 2) * {DAY} + ((rev - 1) % 2) * 2 * {HOUR}"
+    );
+    db.execute_unprepared(&text).await.unwrap();
+    it.store.sweep(today - 3 * DAY).await.unwrap();
+    assert_eq!(versions(&it).await, 6, "two hours apart, they are of two hours, and no week old");
+    it.store.sweep(today).await.unwrap();
+    let query = HistoryQuery { limit: 100, ..HistoryQuery::default() };
+    let kept = it.store.history(it.session, &query).await.unwrap();
+    assert_eq!(
+        kept.iter().map(|version| version.rev.0).collect::<Vec<_>>(),
+        [6, 4, 2],
+        "the last of each day"
+    );
+    it.store.sweep(today + 40 * DAY).await.unwrap();
+    assert_eq!(versions(&it).await, 1);
+});
+
+on_each_database!(what_lost_a_conflict_is_kept_for_a_month_whatever_else_there_was_that_hour, |it| {
+    it.save("f", "base").await;
+    let pod = crate::pod::Pod::linked(&it).await;
+    for i in 0..3 {
+        it.save("f", &format!("editor {i}")).await;
+    }
+    pod.put("f", "pod", Some(crate::pod::file("base"))).send().await;
+    let hour = one_hour(&it).await;
+    it.store.sweep(hour + 29 * DAY).await.unwrap();
+    let open = crate::pod::losers(&it, true).await;
+    assert_eq!((open.len(), open[0].1.as_str()), (1, "pod"), "still asked about, with its bytes");
+    it.store.sweep(hour + 31 * DAY).await.unwrap();
+    assert_eq!(crate::pod::losers(&it, false).await.len(), 0);
+    assert_eq!(blobs(&it).await, 1);
+});
