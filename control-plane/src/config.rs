@@ -116,8 +116,8 @@ pub struct Settings {
     /// Files, folders and links a workspace may have together.
     #[arg(long, env = "BERTH_WORKSPACE_ITEMS", default_value_t = 50_000, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub workspace_items: u64,
-    /// Megabytes one batch may have before compression.
-    #[arg(long, env = "BERTH_BATCH_MB", default_value_t = 64, value_name = "MB", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    /// Megabytes one batch may have before compression; files over 1 MB travel apart from it, in parts.
+    #[arg(long, env = "BERTH_BATCH_MB", default_value_t = 64, value_name = "MB", value_parser = clap::value_parser!(u64).range(4..=1024))]
     pub batch_mb: u64,
     /// Items one batch may have.
     #[arg(long, env = "BERTH_BATCH_ITEMS", default_value_t = 10_000, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=100_000))]
@@ -155,9 +155,6 @@ pub enum BadSetting {
         "--log {0:?} is no log filter: {1}. Allowed: error, warn, info, debug, trace, or such as info,control_plane=debug."
     )]
     Log(String, String),
-    /// A limit that another one makes pointless.
-    #[error("--batch-mb {0} is below --file-mb {1}: a file must fit into a batch.")]
-    BatchBelowFile(u64, u64),
     /// Not in this build.
     #[error("--runtime kubernetes is not in this build. Allowed: local.")]
     NoKubernetes,
@@ -188,9 +185,6 @@ impl Settings {
         }
         if let Err(why) = tracing_subscriber::EnvFilter::try_new(&self.log) {
             return Err(BadSetting::Log(self.log.clone(), why.to_string()));
-        }
-        if self.batch_mb < self.file_mb {
-            return Err(BadSetting::BatchBelowFile(self.batch_mb, self.file_mb));
         }
         Ok(())
     }
@@ -295,7 +289,6 @@ mod tests {
         assert!(refused(&["--database-url", "mysql://x"]).contains("postgres://"));
         assert!(refused(&["--log", "a=b=c"]).contains("Allowed"));
         assert!(refused(&["--runtime", "kubernetes"]).contains("local"));
-        assert!(refused(&["--batch-mb", "10"]).contains("--file-mb"));
         for flags in [
             &["--listen", "here"][..],
             &["--runtime", "docker"],

@@ -15,6 +15,9 @@ use std::time::Instant;
 /// Parts that are said before anything else there is to do is looked at: half a megabyte at most.
 const PARTS_AT_ONCE: usize = 2;
 
+/// Bytes that no content has. The limits are not asked: what is stored may be of before they were lowered.
+const CONTENT_BYTES: u64 = 1 << 40;
+
 /// What the engine knows of large contents on their way.
 #[derive(Debug, Default)]
 pub(super) struct Large {
@@ -60,8 +63,8 @@ impl Large {
         self.stored.contains(&hash)
     }
 
-    /// The database turned out not to have it after all.
-    pub(super) fn is_missing(&mut self, hash: Hash) {
+    /// The base knows it from now on, or the database turned out not to have it after all.
+    pub(super) fn let_go(&mut self, hash: Hash) {
         self.stored.remove(&hash);
     }
 
@@ -191,8 +194,7 @@ impl<D: Disk> Engine<D> {
 
     /// A page of what a wanted content is made of.
     pub(super) fn take_recipe(&mut self, page: RecipePage) {
-        let Some(limits) = self.link.map(|link| link.limits) else { return };
-        match self.large.pages.take(page, limits.file_bytes) {
+        match self.large.pages.take(page, CONTENT_BYTES) {
             Ok(None) => {}
             Ok(Some(recipe)) => self.fetch(recipe),
             Err(why) => {

@@ -93,6 +93,8 @@ impl<D: Disk> Engine<D> {
         let now = self.now;
         let Some(limits) = self.link.map(|link| link.limits) else { return false };
         let most = limits.batch_items.min(BATCH_ITEMS);
+        // One more content, which is not large, still fits.
+        let most_bytes = BATCH_BYTES.min(limits.batch_bytes / 2);
         let due = self.dirty.iter().filter(|(_, at)| **at <= now).map(|(path, _)| path.clone());
         let due: Vec<_> = due.take(2 * BATCH_ITEMS as usize).collect();
         let mut more = due.len() as u64 == 2 * BATCH_ITEMS;
@@ -101,7 +103,7 @@ impl<D: Disk> Engine<D> {
         let mut consider = false;
         let mut movable = None;
         for path in due {
-            if there.len() as u64 >= most || bytes > BATCH_BYTES {
+            if there.len() as u64 >= most || bytes > most_bytes {
                 more = true;
                 break;
             }
@@ -149,9 +151,11 @@ impl<D: Disk> Engine<D> {
                     Seen::Entry(entry, stamp) => {
                         self.hot.remove(&path);
                         self.gone.remove(&path);
-                        let from =
-                            if old.is_none() { self.moved_from(&entry, &stamp, &mut movable) } else { None };
                         let large = entry.kind == Kind::File && is_large(entry.size);
+                        // A large one that the database lacks is uploaded, wherever it was.
+                        let may_move = old.is_none() && !(large && self.unknown.contains(&entry.hash));
+                        let from =
+                            if may_move { self.moved_from(&entry, &stamp, &mut movable) } else { None };
                         if large && from.is_none() && !self.has_content(entry.hash) {
                             self.upload(path, entry);
                             continue;
@@ -380,6 +384,7 @@ impl<D: Disk> Engine<D> {
                         }
                     }
                     self.base.set(&path, agreed(item));
+                    new.inspect(|(entry, _)| self.large.let_go(entry.hash));
                     self.wanted.remove(&path);
                     self.cleared(&path);
                     self.own.extend(newer.then_some((path, (committed.rev, None))));
@@ -404,7 +409,7 @@ impl<D: Disk> Engine<D> {
                 OpResult::Refused(failure) if failure.code == CONTENT_MISSING => {
                     let missing = new.map(|(entry, _)| entry.hash);
                     self.unknown.extend(missing);
-                    missing.inspect(|hash| self.large.is_missing(*hash));
+                    missing.inspect(|hash| self.large.let_go(*hash));
                     for path in from.into_iter().chain([path]) {
                         self.again(path, flight.asked);
                     }

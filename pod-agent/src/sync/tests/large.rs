@@ -103,6 +103,15 @@ impl Link {
     }
 }
 
+impl Folder {
+    /// Writes a file elsewhere and moves it in: nobody sees a part of it.
+    fn put(&self, path: &str, text: &str) {
+        let fresh = self.dir.path().join("fresh");
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(fresh, self.app(path)).unwrap();
+    }
+}
+
 /// Text that doesn't compress to nothing and has no two equal parts.
 fn large_text(seed: u64, bytes: usize) -> String {
     let mut noise = vec![0; bytes / 2];
@@ -122,16 +131,16 @@ async fn a_large_file_goes_in_parts_and_a_byte_changed_in_it_costs_a_few() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let (_sync, mut link) = started(&folder, &database).await;
     let mut text = large_text(1, 4 << 20);
-    folder.write("large", &text);
+    folder.put("large", &text);
     link.until(&mut database, "the large file", |d| d.text("large").as_ref() == Some(&text)).await;
     assert_eq!((database.received, database.large.uploaded), (0, text.len()), "none of it in a batch");
     text.replace_range(2_000_000..2_000_001, "!");
-    folder.write("large", &text);
+    folder.put("large", &text);
     link.until(&mut database, "the change", |d| d.text("large").as_ref() == Some(&text)).await;
     let cost = database.large.uploaded - text.len();
     assert!(cost < 1 << 20, "{cost} bytes for one");
     // A copy and a move of it cost nothing.
-    std::fs::copy(folder.app("large"), folder.app("copy")).unwrap();
+    folder.put("copy", &text);
     link.until(&mut database, "the copy", |d| d.text("copy").as_ref() == Some(&text)).await;
     std::fs::rename(folder.app("large"), folder.app("moved")).unwrap();
     link.until(&mut database, "the move", |d| d.text("moved").is_some() && d.text("large").is_none()).await;
@@ -143,10 +152,10 @@ async fn small_files_pass_a_large_one_and_settling_waits_for_both() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let (sync, mut link) = started(&folder, &database).await;
     let texts = [large_text(2, 8 << 20), large_text(3, 8 << 20)];
-    folder.write("large1", &texts[0]);
-    folder.write("large2", &texts[1]);
+    folder.put("large1", &texts[0]);
+    folder.put("large2", &texts[1]);
     link.until(&mut database, "an offer", |d| d.large.offer.is_some()).await;
-    folder.write("small", "s");
+    folder.put("small", "s");
     link.until(&mut database, "the small file", |d| d.text("small").is_some()).await;
     assert!(database.text("large1").is_none() || database.text("large2").is_none());
     let settling = tokio::spawn({
@@ -166,7 +175,7 @@ async fn an_upload_that_loses_its_link_goes_on_where_it_was() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let (sync, mut link) = started(&folder, &database).await;
     let text = large_text(4, 8 << 20);
-    folder.write("large", &text);
+    folder.put("large", &text);
     link.until(&mut database, "some of it", |d| d.large.uploaded > 2 << 20).await;
     drop(link);
     let before = database.large.uploaded;
@@ -181,10 +190,10 @@ async fn a_file_that_changes_while_it_is_uploaded_arrives_as_it_is_in_the_end() 
     let (folder, mut database) = (Folder::new(), Database::default());
     let (_sync, mut link) = started(&folder, &database).await;
     let mut text = large_text(5, 8 << 20);
-    folder.write("large", &text);
+    folder.put("large", &text);
     link.until(&mut database, "some of it", |d| d.large.uploaded > 1 << 20).await;
     text.replace_range(7_000_000..7_000_004, "last");
-    folder.write("large", &text);
+    folder.put("large", &text);
     link.until(&mut database, "the last of it", |d| d.text("large").as_ref() == Some(&text)).await;
 }
 
@@ -193,9 +202,9 @@ async fn a_large_file_that_is_refused_is_told_as_a_problem_and_the_rest_goes_on(
     let (folder, mut database) = (Folder::new(), Database::default());
     let (_sync, mut link) = started(&folder, &database).await;
     database.large.refusal = Some(Failure::new("uploads_full", "no more"));
-    folder.write("large", &large_text(6, 2 << 20));
+    folder.put("large", &large_text(6, 2 << 20));
     link.until(&mut database, "a problem", |d| d.problems.iter().any(|p| p.code == "uploads_full")).await;
-    folder.write("small", "s");
+    folder.put("small", "s");
     link.until(&mut database, "the small file", |d| d.text("small").is_some()).await;
 }
 
