@@ -587,3 +587,25 @@ async fn what_moved_in_the_database_is_taken_from_where_the_pod_has_it() {
     link.until(&mut database, "the revision", |d| d.visible > rev).await;
     assert_eq!(folder.read("to/b").as_deref(), Some("not here"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_that_cannot_be_had_is_a_problem_of_its_path_and_holds_up_nothing_else() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    let ops = vec![database.save("lost", "damaged"), database.save("whole", "whole")];
+    let (lost, rev) = (Hash::of(b"damaged"), database.rev);
+    let contents = HashMap::from([(Hash::of(b"whole"), b"whole".to_vec())]);
+    link.push_with(&contents, rev, ops, false).await;
+    link.say(FromControlPlane::Unavailable { hashes: vec![lost] }).await;
+    link.until(&mut database, "the revision", |d| d.visible >= rev && !d.problems.is_empty()).await;
+    let codes: Vec<_> = database.problems.iter().map(|p| (p.path.as_str(), p.code.as_str())).collect();
+    assert_eq!(codes, [("lost", "content_damaged")]);
+    assert_eq!(folder.read("whole").as_deref(), Some("whole"));
+    let op = database.save("lost", "saved anew");
+    let rev = database.rev;
+    link.push(&database, vec![op], false).await;
+    link.until(&mut database, "the save", |d| d.visible >= rev && d.problems.is_empty()).await;
+    assert_eq!(folder.read("lost").as_deref(), Some("saved anew"));
+}

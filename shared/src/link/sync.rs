@@ -155,6 +155,11 @@ pub enum FromControlPlane {
         /// Whether the same offer may be made again, later.
         retry: bool,
     },
+    /// Contents that the database cannot give, since they are damaged or gone. Asking again is of no use on this link.
+    Unavailable {
+        /// Which.
+        hashes: Vec<Hash>,
+    },
     /// What a large content that the agent asked for is made of.
     Recipe(RecipePage),
     /// A part that the agent asked for.

@@ -6,7 +6,7 @@ use crate::workspace;
 use shared::chunk::{Part, Recipe};
 use shared::link::sync::{FromControlPlane, PartData, RecipePage};
 use shared::tree::Hash;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
 /// Parts that are read and sent before anything else there is to say is looked at: half a megabyte on average.
@@ -49,9 +49,10 @@ impl Push<'_> {
     /// Says what a large content is made of.
     pub(super) async fn send_recipe(&mut self, content: Hash) -> Result<(), PushError> {
         let (store, session) = (&self.context.agents.0.store, self.context.session);
-        let Some(recipe) = store.recipe(session, content).await? else {
-            let why = workspace::Error::Damaged(format!("{content} is missing"));
-            return Err(PushError::Store(why));
+        let recipe = match store.recipe(session, content).await {
+            Ok(Some(recipe)) => recipe,
+            Ok(None) | Err(workspace::Error::Damaged(_)) => return self.say_unavailable(vec![content]).await,
+            Err(why) => return Err(why.into()),
         };
         for page in RecipePage::of(&recipe) {
             self.say(&FromControlPlane::Recipe(page)).await?;
@@ -80,7 +81,14 @@ impl Push<'_> {
         let some: Vec<(Hash, u32)> = self.download.due.drain(..some).collect();
         let parts = some.iter().map_while(|(content, place)| self.download.part(*content, *place));
         let parts: Vec<Part> = parts.collect();
-        let all = self.context.agents.0.store.packed_parts(self.context.session, &parts).await?;
+        let all = match self.context.agents.0.store.packed_parts(self.context.session, &parts).await {
+            Err(workspace::Error::Damaged(_)) => {
+                let contents: HashSet<Hash> = some.into_iter().map(|(content, _)| content).collect();
+                self.download.due.retain(|(content, _)| !contents.contains(content));
+                return self.say_unavailable(contents.into_iter().collect()).await;
+            }
+            all => all?,
+        };
         for (((content, part), packed), Part { size, .. }) in some.into_iter().zip(all).zip(parts) {
             self.say(&FromControlPlane::Part(PartData { content, part, packed })).await?;
             self.context.went(&mut self.download.progress, u64::from(size));

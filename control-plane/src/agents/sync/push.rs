@@ -195,7 +195,8 @@ impl Push<'_> {
         leave_out: LeaveOut<'_>,
     ) -> Result<(), PushError> {
         self.lacking.note(&group, leave_out);
-        let contents = self.contents(group.iter().filter(|change| leave_out.travels(change))).await?;
+        let (contents, unavailable) =
+            self.contents(group.iter().filter(|change| leave_out.travels(change))).await?;
         let bytes_of_contents = contents.values().map(|bytes| bytes.len() as u64).sum();
         let encoding = tokio::task::spawn_blocking(move || codec::encode(&group, &contents));
         let encoded = match encoding.await {
@@ -217,19 +218,43 @@ impl Push<'_> {
             self.say(&FromControlPlane::Batch(Batch::End(end))).await?;
         }
         self.context.went(&mut self.progress, bytes_of_contents);
-        Ok(())
+        self.say_unavailable(unavailable).await
     }
 
+    /// Tells of contents that the agent waits for in vain. Nothing if there are none.
+    pub(super) async fn say_unavailable(&mut self, hashes: Vec<Hash>) -> Result<(), PushError> {
+        if hashes.is_empty() {
+            return Ok(());
+        }
+        tracing::error!(session = %self.context.session, ?hashes, "contents are damaged or gone");
+        self.say(&FromControlPlane::Unavailable { hashes }).await
+    }
+
+    /// Those contents that can be had, and those that cannot: one that is damaged must not hold up the others.
     async fn contents<'c>(
         &self,
         of: impl Iterator<Item = &'c Changed>,
-    ) -> Result<HashMap<Hash, Bytes>, PushError> {
+    ) -> Result<(HashMap<Hash, Bytes>, Vec<Hash>), PushError> {
         let wanted: HashSet<Hash> = of.map(|change| change.item.entry.hash).collect();
         let wanted: Vec<Hash> = wanted.into_iter().collect();
         if wanted.is_empty() {
-            return Ok(HashMap::new());
+            return Ok(Default::default());
         }
-        let store = &self.context.agents.0.store;
-        Ok(store.blobs(self.context.session, &wanted).await?.into_iter().collect())
+        let (store, session) = (&self.context.agents.0.store, self.context.session);
+        let mut found = HashMap::new();
+        match store.blobs(session, &wanted).await {
+            Err(workspace::Error::Damaged(_)) => {
+                for hash in &wanted {
+                    match store.blobs(session, &[*hash]).await {
+                        Err(workspace::Error::Damaged(_)) => {}
+                        one => found.extend(one?),
+                    }
+                }
+            }
+            all => found.extend(all?),
+        }
+        found.retain(|hash, bytes| Hash::of(bytes) == *hash);
+        let unavailable = wanted.into_iter().filter(|hash| !found.contains_key(hash)).collect();
+        Ok((found, unavailable))
     }
 }

@@ -253,7 +253,19 @@ async fn write(
                 Ok(()) => pause = DATABASE_PAUSE,
                 Err(PushError::Store(why)) => {
                     tracing::warn!(%session, %why, "changes for a pod could not be read, trying again");
-                    tokio::time::sleep(pause).await;
+                    let paused = tokio::time::sleep(pause);
+                    tokio::pin!(paused);
+                    // Answers to the pod's own batches are there already, and wait for nothing.
+                    loop {
+                        tokio::select! {
+                            () = &mut paused => break,
+                            Some(answer) = push.answers.recv() => {
+                                if let Err(why) = push.say(&answer).await {
+                                    return why.to_string();
+                                }
+                            }
+                        }
+                    }
                     pause = (pause * 2).min(DATABASE_PAUSE_MOST);
                 }
                 Err(why) => return why.to_string(),

@@ -4,6 +4,7 @@ use crate::agents::fixtures::{Harbour, Linked, SOON, until};
 use crate::agents::{AgentEvent, Link};
 use crate::workspace::{Author, Op as EditorOp, Precondition};
 use bytes::Bytes;
+use sea_orm::ConnectionTrait;
 use shared::batch::{self, Claims, Op};
 use shared::id::{BatchId, LinkEpoch, Revision, SessionId, VolumeId};
 use shared::limits::SyncLimits;
@@ -207,6 +208,22 @@ async fn a_deletion_reaches_the_agent() {
     harbour.store.batch(session, vec![delete], &Author::editor("test")).await.unwrap();
     let got = peer.batch().await;
     assert!(matches!(&got.ops[..], [Op::Delete { path: gone, .. }] if *gone == path("a.txt")));
+}
+
+#[tokio::test]
+async fn a_damaged_content_is_told_of_and_holds_up_nothing_else() {
+    let (harbour, session, linked, _) = start().await;
+    let text = "damaged ".repeat(100);
+    save(&harbour, session, "a.txt", &text).await;
+    save(&harbour, session, "b.txt", "whole").await;
+    let damage = "UPDATE blobs SET data = x'00' WHERE size = 800";
+    harbour.store.database().writer().execute_unprepared(damage).await.unwrap();
+    let mut peer = Peer::fresh(linked).await;
+    assert_eq!(peer.batch().await.files(), [("a.txt".into(), None), ("b.txt".into(), Some("whole".into()))]);
+    let lost = vec![Hash::of(text.as_bytes())];
+    assert_eq!(peer.told().await, FromControlPlane::Unavailable { hashes: lost });
+    let done = peer.send(BatchId::random(), &[put("c.txt", b"pod's", None)], &[b"pod's"], false).await;
+    assert!(matches!(done, FromControlPlane::Committed(_)), "{done:?}");
 }
 
 #[tokio::test]

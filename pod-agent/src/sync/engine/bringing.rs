@@ -113,6 +113,11 @@ impl<D: Disk> Engine<D> {
             for path in folders.into_iter().chain(files).chain(gone) {
                 match self.bring(&path) {
                     Applied::Done | Applied::Changed => {}
+                    Applied::Lacking if self.is_unavailable(&path) => {
+                        let message = "its content in the database is damaged: save the file anew, or restore an earlier version";
+                        self.problem(&path, "content_damaged", message);
+                        self.stuck.insert(path);
+                    }
                     Applied::Lacking if !self.no_room && self.has_room_for(&path) => {
                         lacking.extend(self.wanted.get(&path).copied().flatten().map(|it| it.entry));
                     }
@@ -145,6 +150,11 @@ impl<D: Disk> Engine<D> {
             self.say(FromAgent::Need { hashes: hashes.to_vec() });
         }
         self.show();
+    }
+
+    fn is_unavailable(&self, path: &WorkspacePath) -> bool {
+        let wanted = self.wanted.get(path).copied().flatten();
+        wanted.is_some_and(|target| self.unavailable.contains(&target.entry.hash))
     }
 
     /// Stages what is wanted, came without its content, and lies somewhere in the workspace: what moved need not

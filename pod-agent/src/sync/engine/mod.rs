@@ -109,6 +109,8 @@ pub struct Engine<D> {
     refused: BTreeMap<WorkspacePath, Option<Entry>>,
     /// Contents that the database turned out not to have, though the base does.
     unknown: HashSet<Hash>,
+    /// Contents that the control plane cannot give on this link.
+    unavailable: HashSet<Hash>,
     hot: BTreeMap<WorkspacePath, Duration>,
     problems: BTreeMap<String, Problem>,
     problems_told: bool,
@@ -167,6 +169,7 @@ impl<D: Disk> Engine<D> {
             base,
             refused: BTreeMap::new(),
             unknown: HashSet::new(),
+            unavailable: HashSet::new(),
             hot: BTreeMap::new(),
             problems: BTreeMap::new(),
             problems_told: true,
@@ -369,6 +372,7 @@ impl<D: Disk> Engine<D> {
         // Whatever else is wanted is told again: the base's revision is still before it.
         self.wanted.clear();
         self.stuck.clear();
+        self.unavailable.clear();
         self.own.clear();
         self.problems.retain(|_, problem| problem.code != "no_space");
         self.received = self.base.rev;
@@ -411,6 +415,10 @@ impl<D: Disk> Engine<D> {
             FromControlPlane::Stored { content } => self.stored(content),
             FromControlPlane::NotStored { content, failure, retry } => {
                 self.not_stored(content, &failure, retry);
+            }
+            FromControlPlane::Unavailable { hashes } => {
+                self.unavailable.extend(hashes);
+                self.apply_wanted();
             }
             FromControlPlane::Recipe(page) => self.take_recipe(page),
             FromControlPlane::Part(data) => self.take_part(&data),
