@@ -236,8 +236,9 @@ impl<D: Disk> Engine<D> {
             // The last that was wanted came about otherwise.
             self.show();
         }
-        self.answer();
+        // Who asked whether all is in step is told first what is not.
         self.tell();
+        self.answer();
         match self.save_at {
             Some(at) if at <= now => self.save(now),
             None if self.base.unsaved => self.save_at = Some(now + SAVE_AFTER),
