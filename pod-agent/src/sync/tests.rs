@@ -23,7 +23,7 @@ use tokio::io::DuplexStream;
 mod large;
 
 /// How long anything may take to come about.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whose files these are.
 static SESSION: LazyLock<SessionId> = LazyLock::new(SessionId::random);

@@ -261,6 +261,7 @@ impl<D: Disk> Engine<D> {
         }
         self.waited.remove(path);
         self.wanted.remove(path);
+        self.hot.remove(path);
         self.cleared(path);
     }
 

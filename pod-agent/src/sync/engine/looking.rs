@@ -27,8 +27,10 @@ pub(super) const AWAY: (&str, &str) = (
 const IGNORE_BYTES: u64 = 64 * 1024;
 
 impl<D: Disk> Engine<D> {
+    /// When the changes of a burst are to be sent; none if there is no burst, or somebody waits for what is in it.
     pub(super) fn burst_over(&self) -> Option<Instant> {
-        self.burst.map(|(first, last)| (last + BURST.0).min(first + BURST.1))
+        let burst = self.burst.filter(|_| self.askers.is_empty());
+        burst.map(|(first, last)| (last + BURST.0).min(first + BURST.1))
     }
 
     /// Takes the watcher's marks, and looks at everything if it is time for that.

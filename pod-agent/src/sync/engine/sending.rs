@@ -2,7 +2,7 @@
 
 use super::{Engine, RETRY, Target};
 use crate::sync::disk::{Agreed, Disk, Seen, Stamp};
-use shared::batch::{self, BatchError, Op};
+use shared::batch::{self, BatchError, Encoded, Op};
 use shared::chunk::is_large;
 use shared::id::{BatchId, Revision};
 use shared::link::Failure;
@@ -107,6 +107,12 @@ impl<D: Disk> Engine<D> {
                 more = true;
                 break;
             }
+            let was_hot = self.hot.contains_key(&path);
+            if was_hot && !there.is_empty() {
+                // One that keeps changing goes by itself: it must not spoil a batch of others.
+                more = true;
+                continue;
+            }
             self.dirty.remove(&path);
             let known = self.base.tree.get(&path);
             let old = known.map(|known| known.entry);
@@ -149,7 +155,6 @@ impl<D: Disk> Engine<D> {
                 }
                 Action::Commit | Action::Contest => match seen {
                     Seen::Entry(entry, stamp) => {
-                        self.hot.remove(&path);
                         self.gone.remove(&path);
                         let large = entry.kind == Kind::File && is_large(entry.size);
                         // A large one that the database lacks is uploaded, wherever it was.
@@ -168,6 +173,10 @@ impl<D: Disk> Engine<D> {
                                 replaced.push(sent)
                             }
                             _ => there.push(sent),
+                        }
+                        if was_hot && !there.is_empty() {
+                            more = true;
+                            break;
                         }
                     }
                     _ => {
@@ -278,48 +287,25 @@ impl<D: Disk> Engine<D> {
         self.large.is_stored(hash) || !self.unknown.contains(&hash) && agreed()
     }
 
-    fn send(&mut self, sent: Vec<Sent>) {
-        let known = self.known_contents(&sent);
-        let mut ops = Vec::with_capacity(sent.len());
-        let mut places = HashMap::new();
-        for Sent { path, new, from } in &sent {
-            let old = self.base.tree.get(from.as_ref().unwrap_or(path));
-            let (item, pre) = (old.and_then(|old| old.item), old.map(|old| old.entry));
-            let path = path.clone();
-            // A folder has no content, though the hash of none.
-            let content = new.filter(|(entry, _)| entry.kind != Kind::Dir && !known.contains(&entry.hash));
-            if let Some((entry, _)) = content {
-                places.entry(entry.hash).or_insert_with(|| (path.clone(), entry.kind));
-            }
-            ops.push(match (*new, from.clone()) {
-                (Some((entry, _)), Some(from)) => Op::Rename { from, to: path, item, entry, pre },
-                (Some((entry, _)), None) => Op::Put { path, item, entry, pre },
-                (None, _) => Op::Delete { path, item, pre },
-            });
-        }
-        let reading: Cell<Option<Hash>> = Cell::new(None);
-        let disk = &self.disk;
-        let encoded = batch::encode(&ops, |hash| {
-            reading.set(Some(hash));
-            match places.get(&hash) {
-                Some((path, kind)) => disk.read(path, *kind).map(Some),
-                None => Ok(None),
-            }
-        });
-        let encoded = match encoded {
-            Ok(encoded) => encoded,
-            Err(why) => {
-                let now = self.now;
-                let culprit = reading.get().and_then(|hash| places.remove(&hash)).map(|(path, _)| path);
-                if !matches!(why, BatchError::WrongHash | BatchError::Io(_)) {
-                    tracing::warn!(%why, "a batch could not be made");
+    fn send(&mut self, mut sent: Vec<Sent>) {
+        let encoded = loop {
+            let (others, changed) = match self.encode(&sent) {
+                Ok(encoded) => break encoded,
+                Err(Some(changed)) => sent.into_iter().partition(|sent: &Sent| sent.path != changed),
+                Err(None) => {
+                    let paths = Flight { batch: BatchId::random(), sent, asked: None }.into_paths();
+                    self.dirty.extend(paths.map(|path| (path, self.now)));
+                    self.push_at = Some(self.now + RETRY);
+                    return;
                 }
-                let paths = Flight { batch: BatchId::random(), sent, asked: None }.into_paths();
-                self.dirty.extend(paths.map(|path| (path, now)));
-                match culprit {
-                    Some(path) => self.is_hot(path),
-                    None => self.push_at = Some(now + RETRY),
-                }
+            };
+            // It changed since it was looked at, and is looked at again; the others need not wait for it.
+            for Sent { path, from, .. } in changed {
+                self.dirty.extend(from.map(|from| (from, self.now)));
+                self.is_hot(path);
+            }
+            sent = others;
+            if sent.is_empty() {
                 return;
             }
         };
@@ -347,6 +333,43 @@ impl<D: Disk> Engine<D> {
             self.say(FromAgent::Batch(Batch::Chunk(chunk)));
         }
         self.say(FromAgent::Batch(Batch::End(end)));
+    }
+
+    /// Makes a batch. An error names the file that is not what it was when it was looked at, if that is why.
+    fn encode(&self, sent: &[Sent]) -> Result<Encoded, Option<WorkspacePath>> {
+        let known = self.known_contents(sent);
+        let mut ops = Vec::with_capacity(sent.len());
+        let mut places = HashMap::new();
+        for Sent { path, new, from } in sent {
+            let old = self.base.tree.get(from.as_ref().unwrap_or(path));
+            let (item, pre) = (old.and_then(|old| old.item), old.map(|old| old.entry));
+            let path = path.clone();
+            // A folder has no content, though the hash of none.
+            let content = new.filter(|(entry, _)| entry.kind != Kind::Dir && !known.contains(&entry.hash));
+            if let Some((entry, _)) = content {
+                places.entry(entry.hash).or_insert_with(|| (path.clone(), entry.kind));
+            }
+            ops.push(match (*new, from.clone()) {
+                (Some((entry, _)), Some(from)) => Op::Rename { from, to: path, item, entry, pre },
+                (Some((entry, _)), None) => Op::Put { path, item, entry, pre },
+                (None, _) => Op::Delete { path, item, pre },
+            });
+        }
+        let reading: Cell<Option<Hash>> = Cell::new(None);
+        let disk = &self.disk;
+        let encoded = batch::encode(&ops, |hash| {
+            reading.set(Some(hash));
+            match places.get(&hash) {
+                Some((path, kind)) => disk.read(path, *kind).map(Some),
+                None => Ok(None),
+            }
+        });
+        encoded.map_err(|why| {
+            if !matches!(why, BatchError::WrongHash | BatchError::Io(_)) {
+                tracing::warn!(%why, "a batch could not be made");
+            }
+            reading.get().and_then(|hash| places.remove(&hash)).map(|(path, _)| path)
+        })
     }
 
     pub(super) fn is_hot(&mut self, path: WorkspacePath) {
@@ -383,6 +406,7 @@ impl<D: Disk> Engine<D> {
                             self.own.insert(from, (committed.rev, Some(moved)));
                         }
                     }
+                    self.hot.remove(&path);
                     self.base.set(&path, agreed(item));
                     new.inspect(|(entry, _)| self.large.let_go(entry.hash));
                     self.wanted.remove(&path);
