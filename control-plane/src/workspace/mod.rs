@@ -22,6 +22,8 @@ mod import;
 pub(crate) mod memory;
 mod merge;
 mod parts;
+#[cfg(test)]
+mod planning;
 mod pod;
 mod podbatch;
 mod range;

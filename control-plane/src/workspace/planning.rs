@@ -148,7 +148,9 @@ impl Pod {
 fn user(memory: &mut Memory, change: &Change) {
     let precondition = Precondition::Any;
     let ops = match change.clone() {
-        Change::Write(path, n) => vec![Op::Write { path, bytes: text(n, "the page"), mode: None, precondition }],
+        Change::Write(path, n) => {
+            vec![Op::Write { path, bytes: text(n, "the page"), mode: None, precondition }]
+        }
         Change::Mkdir(path) => vec![Op::Mkdir { path, mode: None }],
         Change::Link(path) => vec![Op::Symlink { path, target: "target".into() }],
         Change::Rename(from, to) => vec![Op::Move { from, to, overwrite: false, precondition }],
@@ -206,7 +208,8 @@ impl Sides {
     /// What is to be done now, path by path.
     fn plan(&self) -> Vec<(WorkspacePath, Action)> {
         let database = self.memory.tree();
-        let known: BTreeSet<_> = database.keys().chain(self.base.keys()).chain(self.pod.tree.keys()).collect();
+        let known: BTreeSet<_> =
+            database.keys().chain(self.base.keys()).chain(self.pod.tree.keys()).collect();
         let mut plan = Vec::new();
         for path in known {
             let (d, b) = (database.get(path), self.base.get(path).map(|(entry, _)| entry));
@@ -313,7 +316,8 @@ impl Sides {
             return;
         }
         let epoch = self.memory.epoch;
-        let batch = PodBatch { id: BatchId::random(), epoch, base_rev: self.base_rev, ops: ops.clone(), contents };
+        let batch =
+            PodBatch { id: BatchId::random(), epoch, base_rev: self.base_rev, ops: ops.clone(), contents };
         let committed = self.memory.commit_pod_batch(batch).unwrap();
         for (op, result) in ops.iter().zip(committed.results) {
             let sent = match op {
