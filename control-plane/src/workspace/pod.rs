@@ -94,6 +94,8 @@ impl<'a> Resolver<'a> {
                 if let PodOp::Put { path, entry, pre } = &ops[*index]
                     && entry.kind == Kind::Dir
                     && this.draft.get(path).is_none()
+                    // What is in the way may be replaced by this very batch, later.
+                    && this.draft.blocked_by(path).is_none()
                 {
                     results[*index] =
                         Some(this.bounded(entry, path, |this| this.put(path, *entry, pre.as_ref())));
