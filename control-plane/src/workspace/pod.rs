@@ -89,12 +89,12 @@ impl<'a> Resolver<'a> {
             }
         }
         self.renames(ops, &mut results, |this, results| {
-            // With the modes that the pod gave them, before renames into them make them by the way.
+            // With the modes that the pod gave them, before renames into them make them by the way; also where a
+            // file was, which would be in the renames' way.
             for index in &order {
                 if let PodOp::Put { path, entry, pre } = &ops[*index]
                     && entry.kind == Kind::Dir
-                    && this.draft.get(path).is_none()
-                    // What is in the way may be replaced by this very batch, later.
+                    && this.draft.get(path).is_none_or(|here| here.entry.kind != Kind::Dir)
                     && this.draft.blocked_by(path).is_none()
                 {
                     results[*index] =

@@ -76,6 +76,8 @@ impl<D: Disk> Engine<D> {
         }
         if begin.last {
             if let Some(named) = self.naming.take() {
+                // What an earlier telling named and could not be brought may be gone since.
+                self.wanted.retain(|path, _| named.contains(path));
                 let unnamed = self.base.tree.keys().filter(|path| {
                     !named.contains(*path) && !is_stale(&self.own, path, None, begin.target_rev)
                 });

@@ -33,6 +33,8 @@ struct Sent {
     new: Option<(Entry, Stamp)>,
     /// Where it was before, if it moved.
     from: Option<WorkspacePath>,
+    /// What the base held there when it was sent.
+    pre: Option<Entry>,
 }
 
 /// A batch that is sent and not answered.
@@ -52,7 +54,7 @@ impl Flight {
 
     /// The same, with what it says is there.
     pub(super) fn into_changes(self) -> impl Iterator<Item = (WorkspacePath, Option<Entry>)> {
-        self.sent.into_iter().flat_map(|Sent { path, new, from }| {
+        self.sent.into_iter().flat_map(|Sent { path, new, from, .. }| {
             let left = from.map(|from| (from, None));
             left.into_iter().chain([(path, new.map(|(entry, _)| entry))])
         })
@@ -166,11 +168,12 @@ impl<D: Disk> Engine<D> {
                             continue;
                         }
                         bytes += if from.is_some() || large { 0 } else { entry.size };
-                        let sent = Sent { path, new: Some((entry, stamp)), from };
+                        let sent = Sent { path, new: Some((entry, stamp)), from, pre: old };
                         match old {
                             // Not before all that the folder held is told gone.
                             Some(old) if old.kind == Kind::Dir && entry.kind != Kind::Dir => {
-                                replaced.push(sent)
+                                self.all_below_is_gone(&sent.path);
+                                replaced.push(sent);
                             }
                             _ => there.push(sent),
                         }
@@ -183,6 +186,9 @@ impl<D: Disk> Engine<D> {
                         // What is held waits for somebody's decision, and is not waited for.
                         if self.held.is_some() {
                             self.waited.remove(&path);
+                        }
+                        if old.is_some_and(|old| old.kind == Kind::Dir) {
+                            self.all_below_is_gone(&path);
                         }
                         self.gone.insert(path);
                     }
@@ -224,8 +230,8 @@ impl<D: Disk> Engine<D> {
         {
             // Looked at again: it may have waited for long.
             if self.disk.look(&path, self.base.tree.get(&path)) == Seen::Nothing {
-                if self.base.tree.contains_key(&path) {
-                    sent.push(Sent { path, new: None, from: None });
+                if let Some(pre) = self.base.entry(&path).copied() {
+                    sent.push(Sent { path, new: None, from: None, pre: Some(pre) });
                 } else {
                     self.waited.remove(&path);
                 }
@@ -233,6 +239,12 @@ impl<D: Disk> Engine<D> {
                 self.dirty.insert(path, self.now);
             }
         }
+    }
+
+    /// A folder is none any more. What was in it may have come into the base only since that was noticed.
+    fn all_below_is_gone(&mut self, path: &WorkspacePath) {
+        let below: Vec<_> = self.base.below(path).cloned().collect();
+        self.gone.extend(below);
     }
 
     /// Where the base knows a file that turned up elsewhere: the same one by its number on the file system and its
@@ -340,7 +352,7 @@ impl<D: Disk> Engine<D> {
         let known = self.known_contents(sent);
         let mut ops = Vec::with_capacity(sent.len());
         let mut places = HashMap::new();
-        for Sent { path, new, from } in sent {
+        for Sent { path, new, from, .. } in sent {
             let old = self.base.tree.get(from.as_ref().unwrap_or(path));
             let (item, pre) = (old.and_then(|old| old.item), old.map(|old| old.entry));
             let path = path.clone();
@@ -388,7 +400,7 @@ impl<D: Disk> Engine<D> {
         self.committed = self.committed.max(committed.rev);
         let now = self.now;
         let mut again = false;
-        for (Sent { path, new, from }, result) in flight.sent.into_iter().zip(committed.results) {
+        for (Sent { path, new, from, pre }, result) in flight.sent.into_iter().zip(committed.results) {
             let agreed = |item| new.map(|(entry, stamp)| Agreed { entry, item, stamp: Some(stamp) });
             match result {
                 OpResult::Applied { item } => {
@@ -412,6 +424,15 @@ impl<D: Disk> Engine<D> {
                     self.wanted.remove(&path);
                     self.cleared(&path);
                     self.own.extend(newer.then_some((path, (committed.rev, None))));
+                }
+                OpResult::Superseded { now: stands @ Some(_), .. }
+                    if pre != stands && self.base.entry(&path) == stands.as_ref() =>
+                {
+                    // What stands came before the answer and was brought in over what was sent: what the pod holds
+                    // by now is news again, on top of that.
+                    for path in from.into_iter().chain([path]) {
+                        self.again(path, flight.asked);
+                    }
                 }
                 OpResult::Superseded { now: stands, .. } => {
                     // What became of the place that it left is told by what comes.
@@ -454,7 +475,7 @@ impl<D: Disk> Engine<D> {
     pub(super) fn batch_refused(&mut self, batch: BatchId, failure: Failure, retry: bool) {
         let Some(flight) = self.flight.take_if(|flight| flight.batch == batch) else { return };
         tracing::info!(code = failure.code, retry, "a batch was refused");
-        for Sent { path, new, from } in flight.sent {
+        for Sent { path, new, from, .. } in flight.sent {
             if let Some(from) = from {
                 self.again(from, flight.asked);
             }

@@ -194,6 +194,9 @@ impl Server {
                 for (op, result) in ops.iter().zip(&committed.results) {
                     if let OpResult::Applied { .. } = result {
                         self.own.insert(op.path().clone(), committed.rev);
+                        if let PodOp::Rename { from, .. } = op {
+                            self.own.insert(from.clone(), committed.rev);
+                        }
                         if let Some(stream) = self.streams.get_mut(&epoch) {
                             stream.ledger.note(Own::of(op), committed.rev);
                         }
