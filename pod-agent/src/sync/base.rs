@@ -20,6 +20,9 @@ pub(super) struct Base {
     /// Everything up to here is in it.
     pub(super) rev: Revision,
     pub(super) tree: BTreeMap<WorkspacePath, Agreed>,
+    /// What was sent and not answered, until the next link has told what the database holds: where that is the same,
+    /// it was committed.
+    pub(super) unsure: BTreeMap<WorkspacePath, Option<Entry>>,
     /// Whether it differs from what is stored.
     pub(super) unsaved: bool,
     /// Whose files it is about; none if that was never said.
@@ -30,7 +33,7 @@ pub(super) struct Base {
 impl Base {
     /// Reads a stored base of this volume; an empty one if there is none, or it is damaged or another volume's.
     pub(super) fn load(stored: io::Result<Option<Vec<u8>>>, volume: VolumeId) -> Self {
-        let (session, rev, tree) =
+        let (session, rev, tree, unsure) =
             match stored.and_then(|stored| stored.map(|bytes| read(&bytes, volume)).transpose()) {
                 Ok(read) => read.unwrap_or_default(),
                 Err(why) => {
@@ -38,14 +41,17 @@ impl Base {
                     Default::default()
                 }
             };
-        Self { rev, tree, unsaved: false, session, volume }
+        Self { rev, tree, unsure, unsaved: false, session, volume }
     }
 
     /// Writes what [`Base::load`] reads.
     pub(super) fn write(&self, to: &mut dyn Write) -> io::Result<()> {
         let mut hashed = Hashed { to, hasher: blake3::Hasher::new() };
-        rmp_serde::encode::write(&mut hashed, &(self.volume, self.session, self.rev, &self.tree))
-            .map_err(io::Error::other)?;
+        rmp_serde::encode::write(
+            &mut hashed,
+            &(self.volume, self.session, self.rev, &self.tree, &self.unsure),
+        )
+        .map_err(io::Error::other)?;
         let Hashed { to, hasher } = hashed;
         to.write_all(hasher.finalize().as_bytes())
     }
@@ -79,12 +85,14 @@ impl Base {
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.tree.clear();
+        self.unsure.clear();
         self.rev = Revision::ZERO;
         self.unsaved = true;
     }
 }
 
-type Read = (Option<SessionId>, Revision, BTreeMap<WorkspacePath, Agreed>);
+type Read =
+    (Option<SessionId>, Revision, BTreeMap<WorkspacePath, Agreed>, BTreeMap<WorkspacePath, Option<Entry>>);
 
 fn read(bytes: &[u8], volume: VolumeId) -> io::Result<Read> {
     let Some((body, hash)) = bytes.split_last_chunk::<HASH_BYTES>() else {
@@ -93,12 +101,12 @@ fn read(bytes: &[u8], volume: VolumeId) -> io::Result<Read> {
     if Hash::of(body).0 != *hash {
         return Err(io::Error::other("it is damaged"));
     }
-    let (of, session, rev, tree): (VolumeId, _, _, _) =
+    let (of, session, rev, tree, unsure): (VolumeId, _, _, _, _) =
         rmp_serde::from_slice(body).map_err(io::Error::other)?;
     if of != volume {
         return Err(io::Error::other("it is another volume's"));
     }
-    Ok((session, rev, tree))
+    Ok((session, rev, tree, unsure))
 }
 
 /// Hashes what passes.

@@ -64,7 +64,7 @@ impl<D: Disk> Engine<D> {
             if is_stale(&self.own, &path, target.as_ref(), begin.target_rev) {
                 continue;
             }
-            if let Some(sent) = self.unsure.remove(&path)
+            if let Some(sent) = self.base.unsure.remove(&path)
                 && sent == target.map(|target| target.entry)
             {
                 // The last link's batch was committed: what the pod did since is based on that.

@@ -93,9 +93,6 @@ pub struct Engine<D> {
     /// What this link committed, with its revision, until as much is received: older news of it are stale. Of a path
     /// that an item was moved away from, only news of that item.
     own: BTreeMap<WorkspacePath, (Revision, Option<ItemId>)>,
-    /// What the last link had sent when it ended without an answer, until the next one has told what the database
-    /// holds: where that is the same, it was committed.
-    unsure: BTreeMap<WorkspacePath, Option<Entry>>,
     /// Where the base holds the pod's although the database decided otherwise, so that the database's comes over it.
     /// Until it has, that is no agreement that may outlive the link or the agent.
     overruled: BTreeSet<WorkspacePath>,
@@ -161,7 +158,6 @@ impl<D: Disk> Engine<D> {
             stuck: HashSet::new(),
             naming: None,
             own: BTreeMap::new(),
-            unsure: BTreeMap::new(),
             overruled: BTreeSet::new(),
             received: base.rev,
             visible: Revision::ZERO,
@@ -254,6 +250,10 @@ impl<D: Disk> Engine<D> {
         }
         let overruled: Vec<_> =
             self.overruled.iter().filter_map(|path| self.base.tree.remove_entry(path)).collect();
+        // Perhaps the agent ends before the answer comes.
+        if let Some(flight) = &self.flight {
+            self.base.unsure.extend(flight.changes());
+        }
         let stored = self.disk.store_base(&|to| self.base.write(to));
         self.base.tree.extend(overruled);
         match stored {
@@ -361,9 +361,10 @@ impl<D: Disk> Engine<D> {
         if let Some(flight) = self.flight.take() {
             // Perhaps committed, perhaps not: looked at again, and told again with what the base holds.
             let now = self.now;
-            for (path, sent) in flight.into_changes() {
+            for (path, sent) in flight.changes() {
                 self.dirty.insert(path.clone(), now);
-                self.unsure.insert(path, sent);
+                self.base.unsure.insert(path, sent);
+                self.base.unsaved = true;
             }
         }
         for path in std::mem::take(&mut self.overruled) {
@@ -409,7 +410,6 @@ impl<D: Disk> Engine<D> {
                     self.gone.clear();
                     self.state = State::CatchingUp;
                     self.unlinked();
-                    self.unsure.clear();
                 }
             }
             FromControlPlane::Lacking { content, parts, .. } => self.lacking(content, parts),
@@ -429,7 +429,7 @@ impl<D: Disk> Engine<D> {
 
     fn caught_up(&mut self) {
         self.caught_up = true;
-        self.unsure.clear();
+        self.base.unsure.clear();
         self.show();
     }
 }

@@ -49,14 +49,14 @@ pub(super) struct Flight {
 impl Flight {
     /// All paths that it changes.
     pub(super) fn into_paths(self) -> impl Iterator<Item = WorkspacePath> {
-        self.into_changes().map(|(path, _)| path)
+        self.sent.into_iter().flat_map(|sent| sent.from.into_iter().chain([sent.path]))
     }
 
     /// The same, with what it says is there.
-    pub(super) fn into_changes(self) -> impl Iterator<Item = (WorkspacePath, Option<Entry>)> {
-        self.sent.into_iter().flat_map(|Sent { path, new, from, .. }| {
-            let left = from.map(|from| (from, None));
-            left.into_iter().chain([(path, new.map(|(entry, _)| entry))])
+    pub(super) fn changes(&self) -> impl Iterator<Item = (WorkspacePath, Option<Entry>)> {
+        self.sent.iter().flat_map(|Sent { path, new, from, .. }| {
+            let left = from.clone().map(|from| (from, None));
+            left.into_iter().chain([(path.clone(), new.map(|(entry, _)| entry))])
         })
     }
 }
@@ -335,6 +335,7 @@ impl<D: Disk> Engine<D> {
         let paths = sent.iter().flat_map(|sent| sent.from.iter().chain([&sent.path]));
         let asked = paths.filter_map(|path| self.waited.remove(path)).min();
         self.flight = Some(Flight { batch, sent, asked });
+        self.base.unsaved = true;
         if encoded.data.len() <= CHUNK_BYTES {
             return self.say(FromAgent::Batch(Batch::Whole { begin, data: encoded.data.into(), end }));
         }
@@ -395,8 +396,19 @@ impl<D: Disk> Engine<D> {
         self.dirty.insert(path, self.now + soon);
     }
 
+    /// The batch in flight, if this is the one that is answered.
+    fn answered(&mut self, batch: BatchId) -> Option<Flight> {
+        let flight = self.flight.take_if(|flight| flight.batch == batch)?;
+        if !self.base.unsure.is_empty() {
+            for (path, _) in flight.changes() {
+                self.base.unsure.remove(&path);
+            }
+        }
+        Some(flight)
+    }
+
     pub(super) fn committed(&mut self, committed: Committed) {
-        let Some(flight) = self.flight.take_if(|flight| flight.batch == committed.batch) else { return };
+        let Some(flight) = self.answered(committed.batch) else { return };
         self.committed = self.committed.max(committed.rev);
         let now = self.now;
         let mut again = false;
@@ -473,7 +485,7 @@ impl<D: Disk> Engine<D> {
     }
 
     pub(super) fn batch_refused(&mut self, batch: BatchId, failure: Failure, retry: bool) {
-        let Some(flight) = self.flight.take_if(|flight| flight.batch == batch) else { return };
+        let Some(flight) = self.answered(batch) else { return };
         tracing::info!(code = failure.code, retry, "a batch was refused");
         for Sent { path, new, from, .. } in flight.sent {
             if let Some(from) = from {
