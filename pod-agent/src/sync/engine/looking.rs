@@ -68,6 +68,12 @@ impl<D: Disk> Engine<D> {
         if is_folder {
             self.disk.watch(Some(&path));
             self.scan_folder(Some(&path));
+            // Perhaps it is another folder than before, of the same name.
+            let differs = |below: &&WorkspacePath| {
+                self.base.tree.get(*below).is_some_and(|known| self.disk.may_differ(below, known))
+            };
+            let changed: Vec<_> = self.base.below(&path).filter(differs).cloned().collect();
+            self.dirty.extend(changed.into_iter().map(|path| (path, due)));
         } else if self.base.entry(&path).is_some_and(|entry| entry.kind == Kind::Dir) {
             let below: Vec<_> = self.base.below(&path).cloned().collect();
             self.dirty.extend(below.into_iter().map(|path| (path, due)));

@@ -421,6 +421,7 @@ impl<D: Disk> Engine<D> {
                     if let Some(from) = from {
                         let moved = self.base.tree.get(&from).and_then(|known| known.item);
                         self.base.set(&from, None);
+                        self.again(from.clone(), flight.asked);
                         // Another item that the database has there by now stays wanted.
                         let target = self.wanted.get(&from).copied().flatten();
                         if target.is_none_or(|target| moved.is_some() && target.item == moved) {
@@ -432,6 +433,10 @@ impl<D: Disk> Engine<D> {
                     }
                     self.hot.remove(&path);
                     self.base.set(&path, agreed(item));
+                    if new.is_none() {
+                        // It may be back; while the base held it, that was no news.
+                        self.again(path.clone(), flight.asked);
+                    }
                     new.inspect(|(entry, _)| self.large.let_go(entry.hash));
                     self.wanted.remove(&path);
                     self.cleared(&path);
