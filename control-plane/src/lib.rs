@@ -11,6 +11,7 @@
 //! | [`agents`] | agents' links: file sync, terminals, commands |
 //! | [`lifecycle`] | what is wanted of sessions, and how it comes true |
 //! | [`runtime`] | what runs agents |
+//! | [`templates`] | what sessions are made from |
 //! | [`events`] | what happens, told to whoever has a workspace open |
 //! | [`workspace`] | files, revisions, history: every file transaction |
 //! | [`entities`] | the database's tables as sea-orm models |
@@ -32,4 +33,5 @@ pub mod runtime;
 mod seeded;
 pub mod server;
 pub mod telemetry;
+pub mod templates;
 pub mod workspace;

@@ -8,7 +8,9 @@ use super::{Error, Lifecycle};
 use crate::agents;
 use crate::agents::identity::Credential;
 use crate::runtime::{Ensured, RuntimeError, Spec};
+use crate::templates::{self, Template};
 use shared::id::SessionId;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -189,7 +191,9 @@ impl Lifecycle {
         let credential = Credential::random(id);
         let database = self.database();
         agents::keep_credential(database.writer(), &credential, record.generation).await?;
-        let spec = Spec { session: id, generation: record.generation, credential: credential.clone() };
+        let template = Arc::new(Template::new(templates::DEFAULT, ""));
+        let spec =
+            Spec { session: id, generation: record.generation, credential: credential.clone(), template };
         let runtime = &self.0.runtime;
         if let Err(why) = runtime.prepare(&spec).await {
             return self.launch_failed(record, attempt, why).await;

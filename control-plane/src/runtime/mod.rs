@@ -6,8 +6,10 @@
 pub mod local;
 mod process;
 
+use crate::templates::Template;
 use async_trait::async_trait;
 use shared::id::SessionId;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a runtime must know to run a session's agent.
@@ -19,6 +21,8 @@ pub struct Spec {
     pub generation: u64,
     /// What the agent dials with, for runtimes whose agents have no identity of their own.
     pub credential: crate::agents::identity::Credential,
+    /// What the session is made from.
+    pub template: Arc<Template>,
 }
 
 /// What a runtime sees of a session.

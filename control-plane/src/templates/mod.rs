@@ -1,0 +1,124 @@
+//! Templates: what sessions are made from. Kept in the database, edited over the API.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// The template of sessions that name none.
+pub const DEFAULT: &str = "default";
+
+/// What a session is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Template {
+    /// Its name: lower-case letters, digits and hyphens.
+    pub name: String,
+    /// The container image of the user's machine. The local runtime has none.
+    #[serde(default)]
+    pub image: String,
+    /// How much CPU, memory and scratch space.
+    #[serde(default)]
+    pub size: Size,
+    /// MiB of the volume that keeps the session's files.
+    #[serde(default = "volume_mib")]
+    pub volume_mib: u32,
+    /// Seconds without activity after which a session is stopped; 0 for never.
+    #[serde(default = "idle_s")]
+    pub idle_s: u32,
+    /// Seconds after its start at which a session is stopped unless it is extended; 0 for never.
+    #[serde(default = "lifetime_s")]
+    pub lifetime_s: u32,
+    /// Seconds for which a stopped session's volume is kept, then its files are in the database alone; 0 for ever.
+    #[serde(default = "retention_s")]
+    pub retention_s: u32,
+    /// What a session may reach.
+    #[serde(default)]
+    pub egress: Egress,
+    /// Variables of every shell and command. Sent over the link, never part of a pod.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Pods that wait with their agent linked, so that a start takes no time.
+    #[serde(default)]
+    pub warm: u32,
+    /// Where and how pods run.
+    #[serde(default)]
+    pub placement: Placement,
+}
+
+/// Resources of a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Size {
+    /// 1 CPU, 512 MiB.
+    #[default]
+    Small,
+    /// 2 CPUs, 2 GiB.
+    Medium,
+    /// 4 CPUs, 8 GiB.
+    Large,
+}
+
+/// What a session may reach on the network besides the control plane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Egress {
+    /// The internet, but no private address.
+    #[default]
+    Internet,
+    /// Nothing.
+    None,
+}
+
+/// Where and how a template's pods run, in Kubernetes' own terms.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Placement {
+    /// The pods' runtime class, such as `gvisor`.
+    pub runtime_class: Option<String>,
+    /// Their priority class.
+    pub priority_class: Option<String>,
+    /// Labels that a node must have.
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that the pods bear, each as Kubernetes' own object.
+    #[schema(value_type = Vec<Object>)]
+    pub tolerations: Vec<serde_json::Value>,
+    /// Whether the image's own files are read-only.
+    pub read_only_root: bool,
+    /// Whether users of the pod are mapped to others of the host, where the cluster can do so.
+    pub user_namespace: bool,
+}
+
+fn volume_mib() -> u32 {
+    1024
+}
+
+fn idle_s() -> u32 {
+    30 * 60
+}
+
+fn lifetime_s() -> u32 {
+    2 * 60 * 60
+}
+
+fn retention_s() -> u32 {
+    30 * 24 * 60 * 60
+}
+
+impl Template {
+    /// A template of that name and image with the usual values.
+    pub fn new(name: &str, image: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            image: image.to_owned(),
+            size: Size::default(),
+            volume_mib: volume_mib(),
+            idle_s: idle_s(),
+            lifetime_s: lifetime_s(),
+            retention_s: retention_s(),
+            egress: Egress::default(),
+            environment: BTreeMap::new(),
+            warm: 0,
+            placement: Placement::default(),
+        }
+    }
+}
