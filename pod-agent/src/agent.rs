@@ -12,6 +12,8 @@ use crate::volume::{Volume, VolumeError};
 use rand::Rng;
 use shared::id::{InstanceId, VolumeId};
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -55,6 +57,16 @@ pub enum AgentError {
     /// The workspace could not be made or read.
     #[error("the workspace cannot be used: {0}")]
     Workspace(io::Error),
+    /// Users would be shown other files than those kept in step.
+    #[error("{} cannot be shown as the workspace {}: {why}", .shown.display(), .workspace.display())]
+    Shown {
+        /// What users would see.
+        shown: PathBuf,
+        /// What is kept in step.
+        workspace: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The operating system refused something it needs.
     #[error("the agent cannot start: {0}")]
     Io(#[from] io::Error),
@@ -71,6 +83,7 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let volume = Volume::take(&settings.state)?;
     std::fs::create_dir_all(&settings.workspace).map_err(AgentError::Workspace)?;
+    check_shown(&settings.workspace, settings.shown())?;
     let environment = Environment::new(&settings);
     let sync = Sync::start(SyncSettings {
         workspace: settings.workspace.clone(),
@@ -111,6 +124,20 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
             Err(why)
         }
     }
+}
+
+/// Makes sure that both names mean one folder.
+fn check_shown(workspace: &Path, shown: &Path) -> Result<(), AgentError> {
+    let one = || -> io::Result<bool> {
+        let (kept, seen) = (std::fs::metadata(workspace)?, std::fs::metadata(shown)?);
+        Ok((kept.dev(), kept.ino()) == (seen.dev(), seen.ino()))
+    };
+    let why = match one() {
+        Ok(true) => return Ok(()),
+        Ok(false) => "that is another folder".to_owned(),
+        Err(why) => why.to_string(),
+    };
+    Err(AgentError::Shown { shown: shown.to_owned(), workspace: workspace.to_owned(), why })
 }
 
 /// Closes the shells first: what they still write belongs to the last state. Answers whether all of it is saved.
@@ -194,4 +221,25 @@ fn dial_with(settings: &Settings) -> io::Result<(String, String)> {
     };
     let credential = std::fs::read_to_string(&settings.credential_file)?.trim().to_owned();
     Ok((address, credential))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_shown_the_folder_that_is_kept_in_step_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let [app, other, link] = ["app", "other", "link"].map(|name| folder.path().join(name));
+        std::fs::create_dir(&app).unwrap();
+        std::fs::create_dir(&other).unwrap();
+        std::os::unix::fs::symlink(&app, &link).unwrap();
+        check_shown(&app, &app).unwrap();
+        check_shown(&app, &link).unwrap();
+        let why = check_shown(&app, &other).unwrap_err().to_string();
+        assert!(why.contains("another folder"), "{why}");
+        assert!(
+            check_shown(&app, &folder.path().join("none")).unwrap_err().to_string().contains("No such file")
+        );
+    }
 }

@@ -14,7 +14,7 @@ const SHELLS: &[&str] = &["/bin/bash", "/usr/bin/bash", "/bin/sh"];
 /// What every shell and command of the session is started with. Cheap to clone; clones share the session's variables.
 #[derive(Clone, Debug)]
 pub struct Environment {
-    /// Where they start, and what they may not leave by `cwd`.
+    /// Where they start, and what they may not leave by `cwd`: the workspace by the name that users know.
     pub workspace: PathBuf,
     /// The shell of new terminals.
     pub shell: PathBuf,
@@ -35,9 +35,10 @@ impl Environment {
             .home
             .clone()
             .or_else(|| std::env::var_os("HOME").map(PathBuf::from).filter(|h| h.is_dir()))
-            .unwrap_or_else(|| settings.workspace.clone());
+            .unwrap_or_else(|| settings.shown().to_owned());
         let user = std::env::var_os("USER").unwrap_or_else(|| {
-            if rustix::process::getuid().is_root() { "root".into() } else { "user".into() }
+            let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+            account(&accounts, rustix::process::getuid().as_raw()).unwrap_or("user").into()
         });
         // A user's own PATH matters locally (toolchains live in the home folder); a pod's image sets one too.
         let path = std::env::var_os("PATH").filter(|p| !p.is_empty()).unwrap_or_else(|| PATH.into());
@@ -49,7 +50,7 @@ impl Environment {
             ("PATH".to_owned(), path),
             ("SHELL".to_owned(), shell.clone().into_os_string()),
         ]);
-        Self { workspace: settings.workspace.clone(), shell, base, session: Arc::default() }
+        Self { workspace: settings.shown().to_owned(), shell, base, session: Arc::default() }
     }
 
     /// Replaces the session's own variables, as the control plane sent them.
@@ -85,6 +86,15 @@ impl Environment {
     }
 }
 
+/// The name that the image's accounts, as `/etc/passwd` has them, give a user.
+fn account(accounts: &str, user: u32) -> Option<&str> {
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        (fields.nth(1)?.parse() == Ok(user)).then_some(name)
+    })
+}
+
 /// Whether a name and value can stand in an environment at all.
 pub fn is_variable(name: &str, value: &str) -> bool {
     !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
@@ -92,4 +102,19 @@ pub fn is_variable(name: &str, value: &str) -> bool {
 
 fn is_executable(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_called_what_the_images_accounts_say() {
+        let accounts =
+            "root:x:0:0:root:/root:/bin/bash\n\nbroken\n:x:7:\nberth:x:1000:1000::/home/berth:/bin/bash\n";
+        assert_eq!(account(accounts, 0), Some("root"));
+        assert_eq!(account(accounts, 1000), Some("berth"));
+        assert_eq!(account(accounts, 7), None);
+        assert_eq!(account("", 1000), None);
+    }
 }

@@ -159,6 +159,8 @@ fn start(command: &Command, environment: &Environment, tag: &str) -> Result<Chil
         .env_clear()
         .envs(variables)
         .env(TAG, tag)
+        // By the name that was asked for, where the folder has several.
+        .env("PWD", &folder)
         .current_dir(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

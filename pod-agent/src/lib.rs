@@ -4,6 +4,7 @@
 //! | module | what lives there |
 //! | --- | --- |
 //! | [`settings`] | flags and variables |
+//! | [`mod@install`] | what a pod's init container does |
 //! | [`agent`] | a run of the agent: single instance, link after link, the end |
 //! | [`link`] | one link: dialling, hello, heartbeats, the control plane's streams |
 //! | [`terminal`] | terminals |
@@ -24,6 +25,7 @@ pub mod cgroup;
 pub mod environment;
 pub mod events;
 pub mod exec;
+pub mod install;
 pub mod link;
 pub mod memory;
 pub mod processes;
@@ -68,6 +70,14 @@ pub fn main(settings: Settings) -> ExitCode {
     let ended = runtime.block_on(agent::run(settings));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => failed(&why),
+    }
+}
+
+/// Makes a pod ready for its agent, as [`install::run`] says; what hinders it goes to standard error.
+pub fn install(place: &install::Place) -> ExitCode {
+    match install::run(place) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => failed(&why),
     }

@@ -1,8 +1,35 @@
 //! The agent's settings: each a flag and an environment variable.
 
-use clap::Parser;
-use std::path::PathBuf;
+use crate::install::Place;
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// The agent's program.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "pod-agent",
+    version,
+    about = "The agent inside a session: owns its terminals, keeps its files in step, runs its commands",
+    long_about = None,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub struct Cli {
+    /// What to do instead of serving a session.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The agent's settings.
+    #[command(flatten)]
+    pub settings: Option<Settings>,
+}
+
+/// What the program does besides being a session's agent.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Copy this program for another container, and make the folders of the session's volume
+    Install(Place),
+}
 
 /// The agent inside a session: owns its terminals, keeps its files in step, runs its commands.
 #[derive(Clone, Debug, Parser)]
@@ -20,9 +47,14 @@ pub struct Settings {
     #[arg(long, env = "BERTH_AGENT_CREDENTIAL_FILE")]
     pub credential_file: PathBuf,
 
-    /// The folder that users see: where shells start and files are kept in step
+    /// The folder whose files are kept in step, and where shells start
     #[arg(long, env = "BERTH_AGENT_WORKSPACE", default_value = "/app")]
     pub workspace: PathBuf,
+
+    /// What users know the workspace by, where that folder is mounted a second time: shells and commands start
+    /// there [default: the workspace]
+    #[arg(long, env = "BERTH_AGENT_SHOWN_AS", value_name = "FOLDER")]
+    pub shown_as: Option<PathBuf>,
 
     /// The agent's own folder, on the same mount as the workspace
     #[arg(long, env = "BERTH_AGENT_STATE", default_value = "/.berth")]
@@ -32,7 +64,7 @@ pub struct Settings {
     #[arg(long, env = "BERTH_AGENT_SHELL")]
     pub shell: Option<PathBuf>,
 
-    /// The home folder of shells and commands; without it, $HOME, or the workspace
+    /// The home folder of shells and commands; without it, $HOME, or the workspace as users know it
     #[arg(long, env = "BERTH_AGENT_HOME")]
     pub home: Option<PathBuf>,
 
@@ -57,5 +89,32 @@ impl Settings {
     /// How long to look for a control plane before giving up.
     pub fn patience(&self) -> Duration {
         Duration::from_secs(self.give_up_after)
+    }
+
+    /// The workspace as users know it.
+    pub fn shown(&self) -> &Path {
+        self.shown_as.as_deref().unwrap_or(&self.workspace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("pod-agent").chain(arguments.iter().copied()))
+    }
+
+    #[test]
+    fn installing_needs_no_control_plane_and_serving_does() {
+        let cli = parse(&["install", "--to", "/berth/bin", "--volume", "/berth/volume"]).unwrap();
+        let Some(Command::Install(place)) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(place.to, Path::new("/berth/bin"));
+        let serving = ["--control-plane", "ws://10.0.0.7:8081", "--credential-file", "/token"];
+        let settings = parse(&serving).unwrap().settings.unwrap();
+        assert_eq!(settings.shown(), settings.workspace, "shown as what it is unless told otherwise");
+        for bad in [&[][..], &["install"], &["install", "--to", "/x"], &serving[..2], &serving[2..]] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
     }
 }

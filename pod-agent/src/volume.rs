@@ -41,9 +41,7 @@ impl Volume {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(VolumeError::Held),
             Err(why) => return Err(io::Error::from(why).into()),
         }
-        lock.set_len(0)?;
-        lock.rewind()?;
-        writeln!(lock, "{}", std::process::id())?;
+        sign(&mut lock)?;
 
         let mut file = open().open(state.join("volume"))?;
         let mut text = String::new();
@@ -64,9 +62,30 @@ impl Volume {
     }
 }
 
+/// Writes this process' number over the last one's, which needs no room on a volume that is full. Where it does,
+/// the number stays unknown: an agent must start there, too, or nobody could make room.
+fn sign(lock: &mut File) -> io::Result<()> {
+    let number = format!("{}\n", std::process::id());
+    lock.rewind()?;
+    match lock.write_all(number.as_bytes()) {
+        Ok(()) => lock.set_len(number.len() as u64),
+        Err(why) if matches!(why.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Ok(()),
+        Err(why) => Err(why),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_lock_tells_who_holds_it_whoever_did_before() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("agent.lock"), "1234567890123\n").unwrap();
+        let _held = Volume::take(folder.path()).unwrap();
+        let told = std::fs::read_to_string(folder.path().join("agent.lock")).unwrap();
+        assert_eq!(told, format!("{}\n", std::process::id()));
+    }
 
     #[test]
     fn a_folder_has_one_agent_at_a_time_and_stays_the_same_volume() {

@@ -17,9 +17,13 @@ use tokio::io::DuplexStream;
 use tokio::sync::watch;
 
 fn start(argv: &[&str], change: impl FnOnce(&mut Command)) -> (TempDir, DuplexStream) {
+    start_with(&[], argv, change)
+}
+
+fn start_with(flags: &[&str], argv: &[&str], change: impl FnOnce(&mut Command)) -> (TempDir, DuplexStream) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
-    let settings = Settings::parse_from([
+    let mut arguments = vec![
         "pod-agent",
         "--control-plane",
         "ws://127.0.0.1:1",
@@ -29,7 +33,9 @@ fn start(argv: &[&str], change: impl FnOnce(&mut Command)) -> (TempDir, DuplexSt
         path,
         "--state",
         path,
-    ]);
+    ];
+    arguments.extend(flags);
+    let settings = Settings::parse_from(arguments);
     let mut command = Command {
         argv: argv.iter().map(|a| (*a).to_owned()).collect(),
         cwd: String::new(),
@@ -89,6 +95,24 @@ async fn output_and_errors_come_apart_with_the_exit_code_and_the_input_arrives()
     let told = all(&mut stream).await;
     assert_eq!((told.out.as_slice(), told.err.as_slice()), (&b"in hello\n"[..], &b"bad\n"[..]));
     assert_eq!(told.end, Some((Exit { code: Some(4), signal: None }, false)));
+}
+
+#[tokio::test]
+async fn a_workspace_with_a_name_for_users_is_where_commands_start_and_what_they_see() {
+    let (mount, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::create_dir(mount.path().join("src")).unwrap();
+    let shown = other.path().join("app");
+    std::os::unix::fs::symlink(mount.path(), &shown).unwrap();
+    let shown = shown.to_str().unwrap();
+    let script = ["sh", "-c", "echo $PWD; pwd; echo $HOME; echo text > file"];
+    for (cwd, expected) in [("", shown.to_owned()), ("src", format!("{shown}/src"))] {
+        let (_folder, mut stream) =
+            start_with(&["--shown-as", shown], &script, |command| command.cwd = cwd.to_owned());
+        let told = all(&mut stream).await;
+        let home = std::env::var("HOME").unwrap_or_else(|_| shown.to_owned());
+        assert_eq!(String::from_utf8_lossy(&told.out), format!("{expected}\n{expected}\n{home}\n"));
+        assert!(mount.path().join(cwd).join("file").is_file(), "the same folder by both names");
+    }
 }
 
 #[tokio::test]

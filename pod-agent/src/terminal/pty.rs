@@ -65,6 +65,8 @@ impl Pty {
         command.env("TERM", "xterm-256color");
         command.env("COLORTERM", "truecolor");
         command.env(TAG, id.to_string());
+        // By the name that users know, where the folder has several.
+        command.env("PWD", &folder);
         command.cwd(&folder);
 
         let broken = |why: &dyn std::fmt::Display| {
