@@ -7,6 +7,7 @@ use crate::config::Settings;
 use crate::events::Events;
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::metrics::Metrics;
+use crate::templates::Templates;
 use crate::workspace::{Database, Store};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -58,6 +59,8 @@ pub struct Parts {
     pub store: Store,
     /// Agents linked here.
     pub agents: Agents,
+    /// What sessions are made from.
+    pub templates: Templates,
     /// All sessions.
     pub lifecycle: Lifecycle,
     /// Who has which workspace open.

@@ -1,6 +1,7 @@
 //! The settings: each a flag and a `BERTH_…` variable, checked before anything starts.
 
 use crate::telemetry::Secret;
+use crate::templates::{self, Template};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shared::limits::SyncLimits;
 use std::fmt;
@@ -78,6 +79,10 @@ pub struct Settings {
     /// What runs the sessions.
     #[arg(long, env = "BERTH_RUNTIME", value_enum, default_value = "local")]
     pub runtime: RuntimeKind,
+    /// The image of the template `default`, until an administrator changes that template. Without it, sessions of
+    /// that template run nowhere but with the local runtime.
+    #[arg(long, env = "BERTH_DEFAULT_IMAGE", value_name = "IMAGE")]
+    pub default_image: Option<String>,
     /// A bearer token for scripts, at least 20 characters, with every right. Prefer the variable: other
     /// processes can read a flag.
     #[arg(long, env = "BERTH_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
@@ -150,6 +155,9 @@ pub enum BadSetting {
     /// Not a database that Berth knows.
     #[error("--database-url must begin with sqlite:// or postgres://.")]
     DatabaseUrl,
+    /// Not an image reference.
+    #[error("--default-image {0:?} is no image reference: {1}.")]
+    DefaultImage(String, &'static str),
     /// Not in `tracing`'s syntax.
     #[error(
         "--log {0:?} is no log filter: {1}. Allowed: error, warn, info, debug, trace, or such as info,control_plane=debug."
@@ -183,10 +191,24 @@ impl Settings {
                 return Err(BadSetting::DatabaseUrl);
             }
         }
+        if let Some(image) = &self.default_image
+            && let Some(why) = templates::image::fault(image)
+        {
+            return Err(BadSetting::DefaultImage(image.clone(), why));
+        }
         if let Err(why) = tracing_subscriber::EnvFilter::try_new(&self.log) {
             return Err(BadSetting::Log(self.log.clone(), why.to_string()));
         }
         Ok(())
+    }
+
+    /// The template that sessions are made from if they name none, as a new database is given it.
+    pub fn default_template(&self) -> Template {
+        let image = self.default_image.clone().unwrap_or_default();
+        match self.runtime {
+            RuntimeKind::Local => Template { image, ..Template::local() },
+            RuntimeKind::Kubernetes => Template::new(templates::DEFAULT, &image),
+        }
     }
 
     /// The database's URL: the one given, or SQLite in the data folder.
@@ -287,6 +309,7 @@ mod tests {
         assert!(refused(&["--admin-token", "short"]).contains("at least 20"));
         assert!(refused(&["--admin-token", "a token with spaces in it"]).contains("visible ASCII"));
         assert!(refused(&["--database-url", "mysql://x"]).contains("postgres://"));
+        assert!(refused(&["--default-image", "Python:3"]).contains("lower-case"));
         assert!(refused(&["--log", "a=b=c"]).contains("Allowed"));
         assert!(refused(&["--runtime", "kubernetes"]).contains("local"));
         for flags in [

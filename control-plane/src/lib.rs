@@ -8,6 +8,7 @@
 //! | `busy` | whether a connection is at work or may be let go |
 //! | [`http`] | one file a resource: parse, authorise, call, answer |
 //! | [`accounts`] | users, sign-in links, tokens, roles |
+//! | [`environment`] | variables of shells and commands |
 //! | [`agents`] | agents' links: file sync, terminals, commands |
 //! | [`lifecycle`] | what is wanted of sessions, and how it comes true |
 //! | [`runtime`] | what runs agents |
@@ -24,6 +25,7 @@ pub mod app;
 mod busy;
 pub mod config;
 pub mod entities;
+pub mod environment;
 pub mod events;
 pub mod http;
 pub mod lifecycle;

@@ -11,6 +11,7 @@ use crate::lifecycle::{self, Lifecycle, State};
 use crate::runtime::Runtime;
 use crate::runtime::local::LocalRuntime;
 use crate::telemetry::metrics::Metrics;
+use crate::templates::Templates;
 use crate::workspace::{Database, Store};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -152,6 +153,8 @@ pub async fn assemble(
     let failed = |why: sea_orm::DbErr| StartError::Database(why.to_string());
     let accounts = Accounts::open(database.clone(), settings.admin_token.as_ref()).await.map_err(failed)?;
     let store = Store::new(database.clone(), settings.sync_limits());
+    let templates = Templates::new(database.clone());
+    templates.provide_default(&settings.default_template()).await.map_err(failed)?;
     let identity: Arc<dyn AgentIdentity> = Arc::new(agents::StoredCredentials(database.clone()));
     let serving = agents::registry::Settings {
         identity,
@@ -168,6 +171,7 @@ pub async fn assemble(
         database,
         store,
         agents,
+        templates,
         lifecycle,
         events: Events::default(),
         accounts,

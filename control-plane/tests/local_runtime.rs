@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
 
 use control_plane::agents::{self, Agents, StoredCredentials, exec, terminals};
-use control_plane::lifecycle::{Lifecycle, Session, Settings, State};
+use control_plane::lifecycle::{Lifecycle, New, Session, Settings, State};
 use control_plane::runtime::Runtime;
 use control_plane::runtime::local::LocalRuntime;
 use control_plane::workspace::{Database, Store};
@@ -65,7 +65,7 @@ impl Server {
     }
 
     async fn create(&self, name: &str) -> Session {
-        self.lifecycle.create(self.owner, name, true, None).await.unwrap()
+        self.lifecycle.create(New::named(self.owner, name)).await.unwrap()
     }
 
     async fn until(&self, id: SessionId, state: State) -> Session {

@@ -18,6 +18,7 @@ pub mod security;
 mod sessions;
 mod sign_in;
 mod socket;
+mod templates;
 mod terminals;
 mod workspace;
 
@@ -50,6 +51,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(docs::routes());
     routes.extend(sign_in::routes());
     routes.extend(sessions::routes());
+    routes.extend(templates::routes());
     routes.extend(terminals::routes());
     routes.extend(exec::routes());
     routes.extend(workspace::routes());
@@ -221,8 +223,15 @@ async fn check(app: &App, route: &Route, request: &mut Request) -> Result<(), Pr
         ));
     }
     security::check_intent(request, principal.via, &app.settings)?;
-    if let Access::Session(needed) = route.access {
-        sessions::admit(app, request, &principal, needed).await?;
+    match route.access {
+        Access::Session(needed) => sessions::admit(app, request, &principal, needed).await?,
+        Access::Admin if !principal.admin => {
+            return Err(Problem::forbidden(
+                "not_an_admin",
+                "Only administrators may do this. Nothing was changed; ask one of them.",
+            ));
+        }
+        Access::Admin | Access::SignedIn | Access::Public => {}
     }
     request.principal = Some(principal);
     Ok(())

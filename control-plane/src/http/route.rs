@@ -17,6 +17,8 @@ pub enum Access {
     Public,
     /// Whoever is signed in.
     SignedIn,
+    /// Administrators.
+    Admin,
     /// Whoever has at least this role on the session that the path names as `{uuid}`.
     Session(Role),
 }

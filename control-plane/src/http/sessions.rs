@@ -6,7 +6,8 @@ use super::request::{JSON_BYTES, Request, no_session};
 use super::route::{Access, Route};
 use crate::accounts::{Principal, Role, role::role};
 use crate::app::App;
-use crate::lifecycle::{Error, Session, TimelineEvent};
+use crate::lifecycle::{Error, New, Session, TimelineEvent};
+use crate::templates::DEFAULT;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
@@ -63,6 +64,10 @@ fn refused(why: Error) -> Problem {
             Problem::conflict("name_in_use", format!("{} Choose another name.", sentence(&why.to_string())))
         }
         Error::BadName => Problem::bad("bad_name", sentence(&why.to_string())),
+        Error::NoTemplate(_) => Problem::bad(
+            "no_such_template",
+            format!("{} `GET /api/templates` lists what there is.", sentence(&why.to_string())),
+        ),
         Error::Workspace(why) => super::workspace::refused(why),
         Error::Database(why) => super::database(why),
     }
@@ -76,6 +81,8 @@ struct NewSession {
     /// Whether it starts at once.
     #[serde(default = "yes")]
     start: bool,
+    /// The name of the template it is made from; `default` if it is left out.
+    template: Option<String>,
 }
 
 fn yes() -> bool {
@@ -88,6 +95,8 @@ fn yes() -> bool {
 struct SessionBody {
     uuid: uuid::Uuid,
     name: String,
+    /// The name of the template it was made from.
+    template: String,
     /// `stopped`, `starting`, `running`, `stopping` or `failed`.
     state: &'static str,
     /// Why it is in that state, if that needs a word.
@@ -105,6 +114,7 @@ impl From<&Session> for SessionBody {
         Self {
             uuid: session.id.0,
             name: session.name.clone(),
+            template: session.template.clone(),
             state: session.state.as_str(),
             reason: session.reason.clone(),
             created_at: session.created_at.to_string(),
@@ -121,7 +131,7 @@ fn answer(session: &Session) -> Response {
 /// Create a session.
 #[utoipa::path(post, path = "/api/sessions", tag = "sessions", request_body = NewSession, responses(
     (status = 201, description = "Created; it starts meanwhile", body = SessionBody),
-    (status = 400, description = "`bad_name`, `bad_json`, `bad_request`", body = ProblemBody),
+    (status = 400, description = "`bad_name`, `no_such_template`, `bad_json`, `bad_request`", body = ProblemBody),
     (status = 409, description = "`name_in_use`", body = ProblemBody),
 ))]
 async fn create(app: App, mut request: Request) -> Result<Response, Problem> {
@@ -129,7 +139,13 @@ async fn create(app: App, mut request: Request) -> Result<Response, Problem> {
     let principal = request.principal()?;
     let session = app
         .lifecycle
-        .create(principal.user, &body.name, body.start, Some(principal.name.clone()))
+        .create(New {
+            owner: principal.user,
+            name: &body.name,
+            template: body.template.as_deref().unwrap_or(DEFAULT),
+            start: body.start,
+            actor: Some(principal.name.clone()),
+        })
         .await
         .map_err(refused)?;
     tracing::info!(request_id = %request.id, session = %session.id, "session created");

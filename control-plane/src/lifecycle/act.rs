@@ -8,7 +8,7 @@ use super::{Error, Lifecycle};
 use crate::agents;
 use crate::agents::identity::Credential;
 use crate::runtime::{Ensured, RuntimeError, Spec};
-use crate::templates::{self, Template};
+use crate::templates;
 use shared::id::SessionId;
 use std::sync::Arc;
 use std::time::Duration;
@@ -191,7 +191,13 @@ impl Lifecycle {
         let credential = Credential::random(id);
         let database = self.database();
         agents::keep_credential(database.writer(), &credential, record.generation).await?;
-        let template = Arc::new(Template::new(templates::DEFAULT, ""));
+        let template = match templates::records::find(database.reader(), &record.session.template).await {
+            Ok(template) => Arc::new(template),
+            Err(templates::Error::Database(why)) => return Err(why.into()),
+            Err(why) => {
+                return self.launch_failed(record, attempt, RuntimeError::Permanent(why.to_string())).await;
+            }
+        };
         let spec =
             Spec { session: id, generation: record.generation, credential: credential.clone(), template };
         let runtime = &self.0.runtime;

@@ -19,10 +19,11 @@ pub mod session;
 pub mod step;
 mod worker;
 
-pub use session::{Activity, Change, Session, State, TimelineEvent};
+pub use session::{Activity, Change, New, Session, State, TimelineEvent};
 
 use crate::agents::Agents;
 use crate::runtime::Runtime;
+use crate::templates;
 use crate::workspace::{self, Store};
 use sea_orm::DbErr;
 use shared::id::SessionId;
@@ -71,6 +72,9 @@ pub enum Error {
         "a session's name has 1 to {NAME_CHARACTERS} characters, none of them a control character, and no space at its ends"
     )]
     BadName,
+    /// There is no such template.
+    #[error("there is no template named {0:?}")]
+    NoTemplate(String),
     /// The session's workspace could not be made.
     #[error(transparent)]
     Workspace(#[from] workspace::Error),
@@ -86,8 +90,20 @@ impl Error {
             Self::NotFound(_) => "session_not_found",
             Self::NameTaken(_) => "session_name_taken",
             Self::BadName => "bad_session_name",
+            Self::NoTemplate(_) => "no_such_template",
             Self::Workspace(why) => why.code(),
             Self::Database(_) => "database_unavailable",
+        }
+    }
+}
+
+impl From<templates::Error> for Error {
+    fn from(why: templates::Error) -> Self {
+        match why {
+            templates::Error::NotFound(name) => Self::NoTemplate(name),
+            templates::Error::Database(why) => Self::Database(why),
+            // Refusals of changes, which no session's code asks for.
+            other => Self::Database(DbErr::Custom(other.to_string())),
         }
     }
 }
@@ -138,18 +154,10 @@ impl Lifecycle {
         reconcile::write_uses(self).await;
     }
 
-    /// Makes a session with an empty workspace, and starts it if told so. `owner` is the key of a user's row;
-    /// `actor` is who did it, for the timeline.
-    pub async fn create(
-        &self,
-        owner: i64,
-        name: &str,
-        start: bool,
-        actor: Option<String>,
-    ) -> Result<Session> {
-        check_name(name)?;
-        let want = if start { Want::Running } else { Want::Stopped };
-        let record = records::create(self.database(), SessionId::random(), owner, name, want, actor).await?;
+    /// Makes a session with an empty workspace, and starts it if told so.
+    pub async fn create(&self, new: New<'_>) -> Result<Session> {
+        check_name(new.name)?;
+        let record = records::create(self.database(), SessionId::random(), new).await?;
         self.publish(record.session.id, Some(record.session.state), None);
         self.kick(record.session.id);
         Ok(record.session)
@@ -253,8 +261,7 @@ fn check_name(name: &str) -> Result<()> {
 /// A session's rows, for tests that need no lifecycle.
 #[cfg(test)]
 pub(crate) async fn test_session(database: &workspace::Database, owner: i64, name: &str) -> SessionId {
-    let record =
-        records::create(database, SessionId::random(), owner, name, Want::Running, None).await.unwrap();
+    let record = records::create(database, SessionId::random(), New::named(owner, name)).await.unwrap();
     record.session.id
 }
 

@@ -1,9 +1,10 @@
 //! Sessions, their timeline and their names in the database.
 
-use super::session::{Session, State, TimelineEvent};
+use super::session::{New, Session, State, TimelineEvent};
 use super::step::Want;
 use super::{Error, Result};
 use crate::entities::{now_ms, session, session_event};
+use crate::templates;
 use crate::workspace::{self, Database};
 use jiff::Timestamp;
 use sea_orm::sea_query::{Expr, ExprTrait};
@@ -63,6 +64,7 @@ fn record(row: session::Model) -> Result<Record> {
         key: row.id,
         owner: row.owner_id,
         name: row.name,
+        template: row.template,
         state,
         reason: row.reason,
         created_at: time(row.created_at),
@@ -76,11 +78,9 @@ fn record(row: session::Model) -> Result<Record> {
 pub(super) async fn create(
     database: &Database,
     id: SessionId,
-    owner: i64,
-    name: &str,
-    want: Want,
-    actor: Option<String>,
+    New { owner, name, template, start, actor }: New<'_>,
 ) -> Result<Record> {
+    let want = if start { Want::Running } else { Want::Stopped };
     let now = now_ms();
     let state = if want == Want::Running { State::Starting } else { State::Stopped };
     let row = session::ActiveModel {
@@ -92,7 +92,7 @@ pub(super) async fn create(
         observed_state: Set(state.as_str().to_owned()),
         reason: Set(None),
         generation: Set(i64::from(want == Want::Running)),
-        template: Set("default".to_owned()),
+        template: Set(template.to_owned()),
         runtime_handle: Set(None),
         created_at: Set(now),
         updated_at: Set(now),
@@ -103,6 +103,7 @@ pub(super) async fn create(
         deleted_at: Set(None),
     };
     let transaction = database.begin().await?;
+    templates::records::hold(&transaction, template).await?;
     let row = match session::Entity::insert(row).exec_with_returning(&transaction).await {
         Ok(row) => row,
         Err(why) if matches!(why.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {

@@ -1,5 +1,6 @@
 //! A session as everyone but the database sees it.
 
+use crate::templates;
 use jiff::Timestamp;
 use serde::Serialize;
 use shared::id::SessionId;
@@ -58,6 +59,8 @@ pub struct Session {
     pub owner: i64,
     /// What its owner calls it.
     pub name: String,
+    /// The name of the template it was made from.
+    pub template: String,
     /// Where it is between not running and running.
     pub state: State,
     /// Why it is there, if that needs a word.
@@ -68,6 +71,28 @@ pub struct Session {
     pub state_at: Timestamp,
     /// When it was last used, to the minute.
     pub active_at: Option<Timestamp>,
+}
+
+/// What a new session is to be.
+#[derive(Clone, Debug)]
+pub struct New<'a> {
+    /// The user who owns it, by row.
+    pub owner: i64,
+    /// What its owner calls it.
+    pub name: &'a str,
+    /// The name of the template it is made from.
+    pub template: &'a str,
+    /// Whether it starts at once.
+    pub start: bool,
+    /// Who makes it, for the timeline.
+    pub actor: Option<String>,
+}
+
+impl<'a> New<'a> {
+    /// One of the default template that starts at once.
+    pub fn named(owner: i64, name: &'a str) -> Self {
+        Self { owner, name, template: templates::DEFAULT, start: true, actor: None }
+    }
 }
 
 /// A session's state changed.

@@ -1,4 +1,17 @@
 //! Templates: what sessions are made from. Kept in the database, edited over the API.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`check`] | what a template may say, each fault in words |
+//! | [`image`] | the syntax of image references |
+//! | [`records`] | templates in the database |
+
+pub mod check;
+pub mod image;
+pub mod records;
+
+pub use check::Fault;
+pub use records::{Error, Templates};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -6,12 +19,15 @@ use utoipa::ToSchema;
 
 /// The template of sessions that name none.
 pub const DEFAULT: &str = "default";
+/// Characters of [`Template::hash`]: 64 bits, as a label of Kubernetes may hold.
+const HASH_CHARACTERS: usize = 16;
 
 /// What a session is made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Template {
-    /// Its name: lower-case letters, digits and hyphens.
+    /// Its name: lower-case letters, digits and hyphens. In a request, the one in the address if it is left out.
+    #[serde(default)]
     pub name: String,
     /// The container image of the user's machine. The local runtime has none.
     #[serde(default)]
@@ -34,7 +50,7 @@ pub struct Template {
     /// What a session may reach.
     #[serde(default)]
     pub egress: Egress,
-    /// Variables of every shell and command. Sent over the link, never part of a pod.
+    /// Variables of every shell and command, secret from nobody who may create a session. Sent over the link, never part of a pod.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
     /// Pods that wait with their agent linked, so that a start takes no time.
@@ -120,5 +136,59 @@ impl Template {
             warm: 0,
             placement: Placement::default(),
         }
+    }
+
+    /// The built-in template of a server whose sessions are processes of this machine. It ends nothing by itself: a
+    /// person's own machine is not freed for anyone by ending what they left running, and their folder is on the
+    /// same disk as the database. Who serves others sets times.
+    pub fn local() -> Self {
+        Self { idle_s: 0, lifetime_s: 0, retention_s: 0, ..Self::new(DEFAULT, "") }
+    }
+
+    /// What its pods are known by: the same for templates that give the same pod, and another for each name, so that
+    /// each has its own that wait. Times, variables and the number that waits do not shape a pod.
+    pub fn hash(&self) -> String {
+        let Self { name, image, size, volume_mib, egress, placement, .. } = self;
+        let shape = serde_json::json!([1, name, image, size, volume_mib, egress, placement]);
+        let mut hash = blake3::hash(shape.to_string().as_bytes()).to_hex().to_string();
+        hash.truncate(HASH_CHARACTERS);
+        hash
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_of_what_shapes_a_pod_and_of_nothing_else() {
+        let base = Template::new("python", "registry.example/python:3");
+        let same = [
+            Template { idle_s: 1, lifetime_s: 1, retention_s: 1, warm: 9, ..base.clone() },
+            Template { environment: [("A".to_owned(), "1".to_owned())].into(), ..base.clone() },
+        ];
+        let others = [
+            Template { name: "other".into(), ..base.clone() },
+            Template { image: "registry.example/python:4".into(), ..base.clone() },
+            Template { size: Size::Large, ..base.clone() },
+            Template { volume_mib: 2048, ..base.clone() },
+            Template { egress: Egress::None, ..base.clone() },
+            Template {
+                placement: Placement { read_only_root: true, ..Placement::default() },
+                ..base.clone()
+            },
+        ];
+        assert!(same.iter().all(|template| template.hash() == base.hash()));
+        assert!(others.iter().all(|template| template.hash() != base.hash()));
+        assert_eq!(base.hash().len(), HASH_CHARACTERS);
+    }
+
+    #[test]
+    fn what_is_left_out_takes_the_usual_values_and_what_is_unknown_is_refused() {
+        let template: Template = serde_json::from_str(r#"{"name":"a","image":"b"}"#).unwrap();
+        assert_eq!(template, Template::new("a", "b"));
+        let again: Template = serde_json::from_str(&serde_json::to_string(&template).unwrap()).unwrap();
+        assert_eq!(again, template);
+        assert!(serde_json::from_str::<Template>(r#"{"name":"a","imagee":"b"}"#).is_err());
     }
 }

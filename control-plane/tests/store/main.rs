@@ -14,3 +14,4 @@ mod retention;
 mod round_trips;
 mod saves;
 mod speed;
+mod templates;
