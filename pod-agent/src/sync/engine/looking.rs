@@ -74,11 +74,20 @@ impl<D: Disk> Engine<D> {
             };
             let changed: Vec<_> = self.base.below(&path).filter(differs).cloned().collect();
             self.dirty.extend(changed.into_iter().map(|path| (path, due)));
+            self.mark_sent_below(&path, due);
         } else if self.base.entry(&path).is_some_and(|entry| entry.kind == Kind::Dir) {
             let below: Vec<_> = self.base.below(&path).cloned().collect();
             self.dirty.extend(below.into_iter().map(|path| (path, due)));
+            self.mark_sent_below(&path, due);
         }
         self.dirty.insert(path, due);
+    }
+
+    /// What was sent of a folder and not answered is in the base once it is: it must be looked at then.
+    fn mark_sent_below(&mut self, folder: &WorkspacePath, due: Instant) {
+        let sent = self.flight.iter().flat_map(|flight| flight.changes());
+        let below: Vec<_> = sent.filter(|(path, _)| path.is_below(folder)).collect();
+        self.dirty.extend(below.into_iter().map(|(path, _)| (path, due)));
     }
 
     fn read_ignore(&mut self) {
