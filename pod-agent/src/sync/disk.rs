@@ -181,9 +181,6 @@ pub trait Disk {
     /// When the next mark is due.
     fn next_mark(&self) -> Option<Instant>;
 
-    /// Whether nothing is marked.
-    fn is_unmarked(&self) -> bool;
-
     /// Takes the marks that are due.
     fn take_marks(&mut self, now: Instant) -> Taken;
 }

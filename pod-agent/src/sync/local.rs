@@ -150,10 +150,6 @@ impl Disk for LocalDisk {
         self.watch.next()
     }
 
-    fn is_unmarked(&self) -> bool {
-        self.watch.is_idle()
-    }
-
     fn take_marks(&mut self, now: Instant) -> Taken {
         let (paths, mut all) = self.watch.take(now);
         // The workspace itself was moved or removed.

@@ -87,12 +87,6 @@ impl Watch {
         if marks.all { Some(Instant::now()) } else { marks.next }
     }
 
-    /// Whether nothing is marked.
-    pub(super) fn is_idle(&self) -> bool {
-        let marks = lock(&self.marks);
-        !marks.all && marks.paths.is_empty()
-    }
-
     /// Takes the marks that are due, and whether everything is to be looked at.
     pub(super) fn take(&self, now: Instant) -> (Vec<PathBuf>, bool) {
         let mut marks = lock(&self.marks);

@@ -55,6 +55,8 @@ pub struct Files {
     pub hot: BTreeSet<WorkspacePath>,
     /// When a program last changed what is at a path.
     pub touched: BTreeMap<WorkspacePath, Duration>,
+    /// All contents that were ever in the workspace.
+    pub held: BTreeSet<Hash>,
     /// Contents that the agent took out of the workspace.
     pub displaced: Vec<(WorkspacePath, Hash)>,
     /// Chance in a thousand that a program writes between a look and what follows it.
@@ -63,10 +65,17 @@ pub struct Files {
     pub base: Option<Vec<u8>>,
     older_base: Option<Vec<u8>>,
     nodes: Nodes,
+    outside: Option<Outside>,
     next_ino: u64,
     stage: BTreeMap<Hash, Bytes>,
     states: Vec<Nodes>,
     rng: StdRng,
+}
+
+/// What programs keep beside the workspace for a while.
+struct Outside {
+    was: WorkspacePath,
+    nodes: Nodes,
 }
 
 /// All that a copy of the volume holds.
@@ -82,12 +91,14 @@ impl Files {
             unreadable: BTreeSet::new(),
             hot: BTreeSet::new(),
             touched: BTreeMap::new(),
+            held: BTreeSet::new(),
             displaced: Vec::new(),
             races: 0,
             raced: 0,
             base: None,
             older_base: None,
             nodes: Nodes::new(),
+            outside: None,
             next_ino: 1,
             stage: BTreeMap::new(),
             states: Vec::new(),
@@ -173,20 +184,67 @@ impl Files {
             _ => {}
         }
         let (from_ino, to_ino) = (self.parent_ino(from), self.parent_ino(to));
-        for inner in self.below(from) {
-            if let (Some(node), Some(Ok(new))) = (self.nodes.remove(&inner), inner.rebase(from, to)) {
-                self.touched.insert(inner, self.now);
+        if let Some(replaced) = self.nodes.remove(to) {
+            self.watcher.gone(replaced.ino);
+        }
+        let ctime_ns = self.stamped_ns();
+        for (path, mut node) in self.take_subtree(from) {
+            if let Some(Ok(new)) = path.rebase(from, to) {
+                if new == *to {
+                    node.ctime_ns = ctime_ns;
+                }
                 self.touched.insert(new.clone(), self.now);
                 self.nodes.insert(new, node);
             }
         }
-        self.nodes.remove(from);
-        let ctime_ns = self.stamped_ns();
-        self.nodes.insert(to.clone(), Node { ctime_ns, ..moving });
-        self.watcher.event(&from_ino, from, self.now);
+        self.watcher.left(&from_ino, from, self.now);
         self.watcher.event(&to_ino, to, self.now);
+        self.watcher.moved(moving.ino, self.now);
         self.program_changed(from);
         self.program_changed(to)
+    }
+
+    /// Moves what is at a path out of the workspace; what was there before is lost.
+    pub fn move_out(&mut self, path: &WorkspacePath) -> bool {
+        let Some(ino) = self.nodes.get(path).map(|node| node.ino) else { return false };
+        let parent = self.parent_ino(path);
+        let nodes = self.take_subtree(path);
+        self.outside = Some(Outside { was: path.clone(), nodes });
+        self.watcher.left(&parent, path, self.now);
+        self.watcher.moved(ino, self.now);
+        self.program_changed(path)
+    }
+
+    /// Moves what was moved out last back to where it was, or to `to`, if nothing is there.
+    pub fn move_in(&mut self, to: Option<&WorkspacePath>) -> bool {
+        let Some(Outside { was, nodes }) = self.outside.take() else { return false };
+        let to = to.unwrap_or(&was);
+        if self.nodes.contains_key(to) || !self.make_parents(to) {
+            return false;
+        }
+        let ctime_ns = self.stamped_ns();
+        for (path, mut node) in nodes {
+            let Some(Ok(new)) = path.rebase(&was, to) else { continue };
+            if new == *to {
+                node.ctime_ns = ctime_ns;
+            }
+            self.touched.insert(new.clone(), self.now);
+            self.nodes.insert(new, node);
+        }
+        self.watcher.event(&self.parent_ino(to), to, self.now);
+        self.program_changed(to)
+    }
+
+    /// Takes a path with all below it, without a word to anybody.
+    fn take_subtree(&mut self, path: &WorkspacePath) -> Nodes {
+        let mut paths = self.below(path);
+        paths.push(path.clone());
+        let mut nodes = Nodes::new();
+        for path in paths {
+            self.touched.insert(path.clone(), self.now);
+            nodes.extend(self.nodes.remove_entry(&path));
+        }
+        nodes
     }
 
     pub fn chmod(&mut self, path: &WorkspacePath, mode: u32) -> bool {
@@ -213,6 +271,7 @@ impl Files {
                 && rng.random()
             {
                 *bytes = Bytes::new();
+                self.held.insert(Hash::of(b""));
             }
             node.synced = true;
         }
@@ -240,6 +299,7 @@ impl Files {
 
     fn after_accident(&mut self) {
         self.states.clear();
+        self.outside = None;
         self.older_base = self.base.clone();
         let paths: BTreeSet<_> = self.nodes.keys().chain(self.touched.keys()).cloned().collect();
         self.touched = paths.into_iter().map(|path| (path, self.now)).collect();
@@ -282,6 +342,9 @@ impl Files {
             self.next_ino
         });
         let ns = self.stamped_ns();
+        if let Body::File(bytes) = &body {
+            self.held.insert(Hash::of(bytes));
+        }
         let node = Node { ino, body, mode, mtime_ns: ns, ctime_ns: ns, synced: false };
         self.nodes.insert(path.clone(), node);
         self.state();
@@ -292,7 +355,7 @@ impl Files {
         if let Some(node) = self.nodes.remove(path) {
             self.watcher.gone(node.ino);
         }
-        self.watcher.event(&parent, path, self.now);
+        self.watcher.left(&parent, path, self.now);
         self.state();
     }
 
@@ -607,10 +670,6 @@ impl Disk for SimDisk {
 
     fn next_mark(&self) -> Option<Instant> {
         self.0.borrow().watcher.next()
-    }
-
-    fn is_unmarked(&self) -> bool {
-        self.0.borrow().watcher.is_unmarked()
     }
 
     fn take_marks(&mut self, now: Instant) -> Taken {

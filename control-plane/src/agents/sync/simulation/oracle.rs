@@ -21,6 +21,23 @@ pub fn displaced(world: &mut World) {
     }
 }
 
+/// A batch of the pod's was committed over `before`: what it deleted, or put something else in the place of, the pod
+/// had held. A user's change that the pod never saw is merged or stays.
+pub fn committed(world: &World, before: &Tree) {
+    let now = world.server.memory.tree();
+    let stands: BTreeSet<Hash> = now.values().map(|entry| entry.hash).collect();
+    let files = world.files.borrow();
+    for (path, old) in before.iter().filter(|(_, old)| old.kind == Kind::File) {
+        let merged =
+            now.get(path).is_some_and(|new| new.kind == Kind::File && !files.held.contains(&new.hash));
+        assert!(
+            merged || stands.contains(&old.hash) || files.held.contains(&old.hash),
+            "a batch of the pod's undid {old:?} at {path:?}, which was never in the pod; there is {:?} now",
+            now.get(path)
+        );
+    }
+}
+
 /// Whether a difference at a path is one that is listed, or one that there is meant to be.
 fn explained(world: &World, path: &WorkspacePath, wanted: Option<&Entry>) -> bool {
     let listed = world.server.problems.iter().filter_map(|problem| WorkspacePath::new(&*problem.path).ok());
@@ -82,8 +99,8 @@ pub fn settled(world: &World, asked: Duration, held: &Tree, rev: Revision) {
     }
 }
 
-/// What must hold at the end, when all faults are over and everything had its time.
-pub fn quiet(world: &mut World, one_sided: bool) {
+/// Both sides hold the same, but for what is listed. Answers how many paths that is.
+pub fn in_step(world: &World) -> u32 {
     let tree = world.server.memory.tree();
     let pod = world.files.borrow().tree();
     let paths: BTreeSet<_> = tree.keys().chain(pod.keys()).cloned().collect();
@@ -98,6 +115,13 @@ pub fn quiet(world: &mut World, one_sided: bool) {
             );
         }
     }
+    listed
+}
+
+/// What must hold at the end, when all faults are over and everything had its time.
+pub fn quiet(world: &mut World, one_sided: bool) {
+    let tree = world.server.memory.tree();
+    let listed = in_step(world);
     for problem in &world.server.problems {
         let expected = ["special_file", "symlink_outside", "in_the_way", "polling"];
         assert!(expected.contains(&problem.code.as_str()), "a problem that should be over: {problem:?}");

@@ -135,3 +135,20 @@ fn what_cannot_be_had_stays_listed_until_it_can() {
     assert_eq!(codes(&world), ["symlink_outside"]);
     assert!(world.files.borrow().body(&path("d")).is_none());
 }
+
+#[test]
+fn what_is_sent_of_a_folder_that_moves_away_meanwhile_is_looked_at_again() {
+    at_each_moment(|seed, moment| {
+        let mut world = linked(seed);
+        write(&mut world, "d/a", "one");
+        pass(&mut world, REST);
+        write(&mut world, "d/b", "two");
+        pass(&mut world, moment);
+        assert!(world.files.borrow_mut().move_out(&path("d")));
+        // Then the folder is there again, and with it nobody but this one.
+        save(&mut world, "d/a", "one more");
+        pass(&mut world, REST);
+        assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
+        assert_eq!(pod(&world, "d/a").as_deref(), Some(&b"one more"[..]));
+    });
+}

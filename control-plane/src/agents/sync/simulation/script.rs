@@ -36,7 +36,7 @@ impl Plan {
         Self {
             users: sides != 0,
             programs: sides != 1,
-            faults: rng.random_ratio(4, 5),
+            faults: rng.random_ratio(3, 4),
             accidents: rng.random(),
             actions: rng.random_range(5..50),
             pause: Duration::from_millis(*[5, 100, 1_500, 4_000].choose(rng).unwrap_or(&100)),
@@ -46,6 +46,11 @@ impl Plan {
     /// Whether only one side works and nothing takes its work back: then there is nothing to be in conflict with.
     pub fn is_one_sided(&self) -> bool {
         self.users != self.programs && !self.accidents
+    }
+
+    /// Whether nothing is in the way of what happens: then both sides meet at once, and nothing waits for a sweep.
+    pub fn is_undisturbed(&self) -> bool {
+        !self.faults && !self.accidents
     }
 }
 
@@ -119,7 +124,7 @@ pub fn act(world: &mut World, plan: &Plan, backup: &mut Option<Backup>) {
     }
     match choices.choose(&mut world.rng) {
         Some(0) => user(world),
-        Some(1) => program(world),
+        Some(1) => program(world, plan),
         Some(2) => fault(world, plan),
         _ => accident(world, backup),
     }
@@ -186,13 +191,13 @@ fn ask(world: &mut World) {
     }
 }
 
-fn program(world: &mut World) {
+fn program(world: &mut World, plan: &Plan) {
     let path = pod_path(world);
     let old = match world.files.borrow().body(&path) {
         Some(Body::File(bytes)) => Some(bytes.clone()),
         _ => None,
     };
-    let what = world.rng.random_range(0..24);
+    let what = world.rng.random_range(0..28);
     let (done, did) = match what {
         0..7 => {
             let bytes = Words(world).text(old.as_ref());
@@ -204,7 +209,7 @@ fn program(world: &mut World) {
         }
         10 => {
             let bytes = Words(world).text(old.as_ref());
-            let seen = old.is_none();
+            let seen = old.is_none() || plan.is_undisturbed();
             (world.files.borrow_mut().write(&path, bytes, seen), "wrote through a map")
         }
         11..15 => (world.files.borrow_mut().remove(&path), "removed"),
@@ -224,6 +229,11 @@ fn program(world: &mut World) {
             (world.files.borrow_mut().make(&path, Body::Symlink(target)), "linked")
         }
         22 => (world.files.borrow_mut().make(&path, Body::Special), "made the FIFO"),
+        23 | 24 => (world.files.borrow_mut().move_out(&path), "moved out"),
+        25 | 26 => {
+            let elsewhere = world.rng.random_ratio(1, 3).then_some(&path);
+            (world.files.borrow_mut().move_in(elsewhere), "moved in, to where it was or to")
+        }
         // Another type at the same path.
         _ => {
             let body = if old.is_some() { Body::Dir } else { Body::File(Words(world).text(None)) };

@@ -21,6 +21,8 @@ use uuid::Uuid;
 const LATENCY: Duration = Duration::from_millis(60);
 /// The longest pause before an agent dials again.
 const DIAL: Duration = Duration::from_millis(1_500);
+/// Longer than any run.
+const NEVER: Duration = Duration::from_secs(1_000_000);
 /// Ticks that an engine may ask for at one moment, beyond which it spins.
 const TICKS: u32 = 300;
 /// Messages that an engine may say at one step: a bound on what it holds.
@@ -57,6 +59,8 @@ pub struct World {
     pub committed_at: BTreeMap<Revision, Duration>,
     /// Questions that wait for an answer: when they reached the agent's side, and what the pod held.
     pub settling: BTreeMap<u64, (Duration, Tree)>,
+    /// Whether the agent looks at everything from time to time.
+    pub sweeps: bool,
     /// Chance in a thousand that a batch arrives twice.
     pub repeats: u32,
     /// What the database was at when the link came up.
@@ -99,6 +103,7 @@ impl World {
             counts: BTreeMap::new(),
             committed_at: BTreeMap::new(),
             settling: BTreeMap::new(),
+            sweeps: true,
             repeats: 0,
             linked_at: Revision::ZERO,
             trace: Vec::new(),
@@ -236,7 +241,11 @@ impl World {
                 self.start_at = None;
                 let now = self.instant();
                 self.note(|| "the agent starts".to_owned());
-                self.engine = Some(Engine::start(SimDisk::open(&self.files), self.volume, now));
+                let mut engine = Engine::start(SimDisk::open(&self.files), self.volume, now);
+                if !self.sweeps {
+                    engine.sweep_every(NEVER);
+                }
+                self.engine = Some(engine);
                 self.dial_at = self.soon(DIAL);
                 self.after_engine();
             }
@@ -267,7 +276,7 @@ impl World {
             step_at,
         });
         self.count("links");
-        self.after_engine();
+        self.after_input();
     }
 
     /// The link ends at any byte of either way. What is on its way to the control plane may arrive yet, after the
@@ -339,7 +348,7 @@ impl World {
                 if let Some(engine) = &mut self.engine {
                     engine.hear(epoch, word, now);
                 }
-                self.after_engine();
+                self.after_input();
                 return;
             }
         };
@@ -350,14 +359,16 @@ impl World {
             if let Some(engine) = &mut self.engine {
                 engine.hear_batch(epoch, &whole, now);
             }
-            self.after_engine();
+            self.after_input();
         }
     }
 
     fn server_hears(&mut self, epoch: LinkEpoch, said: FromAgent) {
         let before = self.server.memory.rev;
+        let tree = matches!(said, FromAgent::Batch(_)).then(|| self.server.memory.tree());
         let answered = self.server.hear(epoch, said);
         self.committed(before);
+        tree.inspect(|tree| oracle::committed(self, tree));
         match answered {
             Ok(said) if self.link.as_ref().is_some_and(|link| link.epoch == epoch) => self.server_says(said),
             Ok(_) => {}
@@ -410,6 +421,15 @@ impl World {
     }
 
     // --- the agent ---
+
+    /// As the agent's thread does: what was heard is followed by what is due.
+    fn after_input(&mut self) {
+        let now = self.instant();
+        if let Some(engine) = &mut self.engine {
+            engine.tick(now);
+        }
+        self.after_engine();
+    }
 
     fn after_engine(&mut self) {
         let Some(engine) = &mut self.engine else { return };
