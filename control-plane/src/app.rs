@@ -4,6 +4,7 @@ use crate::accounts::Accounts;
 use crate::agents::Agents;
 use crate::busy::{Answer, Busy};
 use crate::config::Settings;
+use crate::environment::Environments;
 use crate::events::Events;
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::metrics::Metrics;
@@ -61,6 +62,8 @@ pub struct Parts {
     pub agents: Agents,
     /// What sessions are made from.
     pub templates: Templates,
+    /// Sessions' variables and secrets.
+    pub environments: Environments,
     /// All sessions.
     pub lifecycle: Lifecycle,
     /// Who has which workspace open.

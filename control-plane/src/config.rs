@@ -1,16 +1,21 @@
 //! The settings: each a flag and a `BERTH_…` variable, checked before anything starts.
 
+use crate::environment::{self, Seal};
 use crate::telemetry::Secret;
 use crate::templates::{self, Template};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use shared::limits::SyncLimits;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Characters an admin token must have at least: 128 bits even in hexadecimal need 32, and 20 random
 /// letters and digits give 119.
 const ADMIN_TOKEN_MIN: usize = 20;
+
+/// The file in the data folder that holds the key for secrets.
+const SECRETS_KEY_FILE: &str = "secrets.key";
 
 /// Berth's server: sessions with files, an editor and a terminal, in a browser tab.
 #[derive(Debug, Parser)]
@@ -87,6 +92,10 @@ pub struct Settings {
     /// processes can read a flag.
     #[arg(long, env = "BERTH_ADMIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub admin_token: Option<Secret>,
+    /// The key that sessions' secrets are kept with: 32 random bytes, as 64 hexadecimal digits or in base64. Without it,
+    /// one is made in the data folder, unless that is not where the database is kept.
+    #[arg(long, env = "BERTH_SECRETS_KEY", value_name = "KEY", hide_env_values = true)]
+    pub secrets_key: Option<Secret>,
     /// Let the local runtime, which isolates nothing, listen on other addresses than this machine's own.
     #[arg(long, env = "BERTH_ALLOW_UNISOLATED")]
     pub allow_unisolated: bool,
@@ -155,6 +164,9 @@ pub enum BadSetting {
     /// Not a database that Berth knows.
     #[error("--database-url must begin with sqlite:// or postgres://.")]
     DatabaseUrl,
+    /// Not a key.
+    #[error("--secrets-key (BERTH_SECRETS_KEY): {0}.")]
+    SecretsKey(environment::seal::BadKey),
     /// Not an image reference.
     #[error("--default-image {0:?} is no image reference: {1}.")]
     DefaultImage(String, &'static str),
@@ -191,6 +203,9 @@ impl Settings {
                 return Err(BadSetting::DatabaseUrl);
             }
         }
+        if let Some(key) = &self.secrets_key {
+            Seal::parse(key.expose()).map_err(BadSetting::SecretsKey)?;
+        }
         if let Some(image) = &self.default_image
             && let Some(why) = templates::image::fault(image)
         {
@@ -209,6 +224,19 @@ impl Settings {
             RuntimeKind::Local => Template { image, ..Template::local() },
             RuntimeKind::Kubernetes => Template::new(templates::DEFAULT, &image),
         }
+    }
+
+    /// The key for secrets. Where the data folder goes with its pod and the database stays, a key that was made there
+    /// would be lost with all that it sealed: then there is none unless it is given.
+    pub fn seal(&self) -> io::Result<Option<Seal>> {
+        if let Some(key) = &self.secrets_key {
+            return Seal::parse(key.expose()).map(Some).map_err(io::Error::other);
+        }
+        let apart = self.database().expose().starts_with("postgres");
+        if self.runtime == RuntimeKind::Kubernetes && apart {
+            return Ok(None);
+        }
+        Seal::in_file(&self.data.join(SECRETS_KEY_FILE)).map(Some)
     }
 
     /// The database's URL: the one given, or SQLite in the data folder.
@@ -309,6 +337,7 @@ mod tests {
         assert!(refused(&["--admin-token", "short"]).contains("at least 20"));
         assert!(refused(&["--admin-token", "a token with spaces in it"]).contains("visible ASCII"));
         assert!(refused(&["--database-url", "mysql://x"]).contains("postgres://"));
+        assert!(refused(&["--secrets-key", "hunter2"]).contains("openssl"));
         assert!(refused(&["--default-image", "Python:3"]).contains("lower-case"));
         assert!(refused(&["--log", "a=b=c"]).contains("Allowed"));
         assert!(refused(&["--runtime", "kubernetes"]).contains("local"));

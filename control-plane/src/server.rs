@@ -6,6 +6,7 @@ use crate::agents::{self, Agents};
 use crate::app::{App, Parts};
 use crate::config::{BadSetting, Settings};
 use crate::entities::now_ms;
+use crate::environment::Environments;
 use crate::events::Events;
 use crate::lifecycle::{self, Lifecycle, State};
 use crate::runtime::Runtime;
@@ -65,6 +66,9 @@ pub enum StartError {
     /// Listening is not allowed there, or the address is none of this machine's.
     #[error("Listening on {0} is not possible: {2}. Choose another address with {1}.")]
     Listen(SocketAddr, &'static str, io::Error),
+    /// The key for secrets.
+    #[error("The key for sessions' secrets cannot be used: {0}. Nothing was changed.")]
+    SecretsKey(io::Error),
     /// The machine.
     #[error("The server could not start: {0}")]
     Other(#[from] io::Error),
@@ -155,8 +159,11 @@ pub async fn assemble(
     let store = Store::new(database.clone(), settings.sync_limits());
     let templates = Templates::new(database.clone());
     templates.provide_default(&settings.default_template()).await.map_err(failed)?;
+    let seal = settings.seal().map_err(StartError::SecretsKey)?;
+    let environments = Environments::new(database.clone(), seal.map(Arc::new));
     let identity: Arc<dyn AgentIdentity> = Arc::new(agents::StoredCredentials(database.clone()));
     let serving = agents::registry::Settings {
+        environments: environments.clone(),
         identity,
         limits: settings.sync_limits(),
         replica: format!("{}-{}", std::process::id(), now_ms()),
@@ -172,6 +179,7 @@ pub async fn assemble(
         store,
         agents,
         templates,
+        environments,
         lifecycle,
         events: Events::default(),
         accounts,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
 
 use control_plane::agents::{self, Agents, StoredCredentials, exec, terminals};
+use control_plane::environment::Environments;
 use control_plane::lifecycle::{Lifecycle, New, Session, Settings, State};
 use control_plane::runtime::Runtime;
 use control_plane::runtime::local::LocalRuntime;
@@ -36,6 +37,7 @@ impl Server {
         let limits = SyncLimits::default();
         let store = Store::new(database.clone(), limits);
         let settings = agents::Settings {
+            environments: Environments::new(database.clone(), None),
             identity: Arc::new(StoredCredentials(database.clone())),
             limits,
             replica: "test".into(),

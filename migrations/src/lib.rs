@@ -10,6 +10,7 @@ mod m0002_sessions;
 mod m0003_workspaces;
 mod m0004_agents;
 mod m0005_parts;
+mod m0006_variables_and_times;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
@@ -25,6 +26,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_workspaces::Step),
             Box::new(m0004_agents::Step),
             Box::new(m0005_parts::Step),
+            Box::new(m0006_variables_and_times::Step),
         ]
     }
 }

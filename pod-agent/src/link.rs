@@ -179,7 +179,7 @@ async fn connect(parts: &Parts, address: &str, credential: &str) -> Result<Conne
 async fn serve(parts: &Parts, connected: Connected, ending: &CancellationToken) -> Ended {
     let Connected { control, mut streams, opener, mut driver, accepted } = connected;
     tracing::info!(session = %accepted.session, epoch = %accepted.epoch, "linked");
-    parts.environment.set_session(accepted.environment.clone());
+    parts.environment.set_session(accepted.environment.0.clone());
     let (mut from_control_plane, mut to_control_plane) = tokio::io::split(control);
     let (words, mut to_send) = mpsc::channel::<FromAgent>(WORDS_WAITING);
     let sending = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -237,6 +237,9 @@ async fn serve(parts: &Parts, connected: Connected, ending: &CancellationToken) 
                     Some(Ok(Some(FromControlPlane::HeartbeatAnswer))) => {}
                     Some(Ok(Some(FromControlPlane::Drain))) => {
                         return Ended::Lost("the control plane's replica goes away".to_owned());
+                    }
+                    Some(Ok(Some(FromControlPlane::Environment { variables }))) => {
+                        parts.environment.set_session(variables.0);
                     }
                     Some(Ok(Some(FromControlPlane::Stop { grace_ms }))) => {
                         break Duration::from_millis(grace_ms);

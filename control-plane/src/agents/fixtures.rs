@@ -2,6 +2,7 @@
 
 use super::identity::Credential;
 use super::{Agents, Settings, StoredCredentials};
+use crate::environment::Environments;
 use crate::lifecycle;
 use crate::workspace::{Database, Store};
 use shared::id::{InstanceId, SessionId, VolumeId};
@@ -39,6 +40,7 @@ impl Harbour {
         let limits = SyncLimits::default();
         let store = Store::new(database.clone(), limits);
         let settings = Settings {
+            environments: Environments::new(database.clone(), None),
             identity: Arc::new(StoredCredentials(database)),
             limits,
             replica: "test".into(),

@@ -2,9 +2,10 @@
 
 use super::sync::SyncPart;
 use shared::id::{LinkEpoch, SessionId};
-use shared::link::hello::{FromControlPlane, Hello, Vitals};
+use shared::link::hello::{FromControlPlane, Hello, Variables, Vitals};
 use shared::link::mux::{LinkStream, Opener};
-use shared::link::{Open, frame};
+use shared::link::{Open, VERSION_ENVIRONMENT, frame};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -115,6 +116,17 @@ impl Link {
     /// Whether the agent said that it ends; if so, whether all its files reached the database.
     pub fn stopped(&self) -> Option<bool> {
         *self.0.stopped.borrow()
+    }
+
+    /// Gives the agent the session's variables, for what it starts from now on. Too old an agent is given them when it
+    /// links anew, which [`LinkError::Gone`] stands for as well.
+    pub async fn environment(&self, variables: BTreeMap<String, String>) -> Result<(), LinkError> {
+        if self.0.version < VERSION_ENVIRONMENT {
+            return Err(LinkError::Gone);
+        }
+        let message = FromControlPlane::Environment { variables: Variables(variables) };
+        let sending = self.0.control.send_timeout(message, OPEN_TIMEOUT);
+        sending.await.map_err(|_| LinkError::Gone)
     }
 
     /// Tells the agent to dial another replica and close this link itself.

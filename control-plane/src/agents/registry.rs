@@ -3,6 +3,7 @@
 use super::identity::AgentIdentity;
 use super::link::Link;
 use super::rows;
+use crate::environment::Environments;
 use crate::workspace::{self, Store};
 use shared::id::{InstanceId, LinkEpoch, SessionId};
 use shared::limits::SyncLimits;
@@ -63,6 +64,8 @@ pub struct Agents(pub(super) Arc<Parts>);
 
 /// What agents are served with.
 pub struct Settings {
+    /// Variables and secrets of their sessions.
+    pub environments: Environments,
     /// Says who they are.
     pub identity: Arc<dyn AgentIdentity>,
     /// The operator's limits for files.
@@ -79,6 +82,8 @@ pub(super) struct Parts {
     pub events: broadcast::Sender<AgentEvent>,
     pub closing: CancellationToken,
     pub tasks: TaskTracker,
+    /// Held while an agent is told its variables: the last that is sent must be the last that was read.
+    telling: tokio::sync::Mutex<()>,
     links: Mutex<HashMap<SessionId, Slot>>,
     /// Told on every change of `links`.
     changed: watch::Sender<()>,
@@ -110,6 +115,7 @@ impl Agents {
             events: broadcast::channel(EVENTS_WAITING).0,
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            telling: tokio::sync::Mutex::default(),
             links: Mutex::default(),
             changed: watch::channel(()).0,
         }))
@@ -129,6 +135,25 @@ impl Agents {
                 return Some(link);
             }
             tokio::time::timeout_at(deadline, changed.changed()).await.ok()?.ok()?;
+        }
+    }
+
+    /// Gives the session's agent the variables that the database has, for what it starts from now on. Answers false if
+    /// no agent is linked here that can be told; one that links later is given them then.
+    pub async fn refresh_environment(&self, session: SessionId) -> Result<bool, sea_orm::DbErr> {
+        let _telling = self.0.telling.lock().await;
+        let Some(link) = self.get(session) else { return Ok(false) };
+        let resolved = self.0.settings.environments.resolve(session).await?;
+        self.tell_unopened(session, resolved.unopened);
+        Ok(link.environment(resolved.variables).await.is_ok())
+    }
+
+    /// Says in the session's timeline which secrets its shells lack, and why.
+    pub(super) fn tell_unopened(&self, session: SessionId, unopened: Vec<(String, String)>) {
+        for (name, why) in unopened {
+            tracing::warn!(%session, name, why, "a secret cannot be opened");
+            let message = format!("The secret {name} cannot be opened: {why}. Set it anew.");
+            self.publish(AgentEvent::Notice { session, kind: "secret_unreadable".to_owned(), message });
         }
     }
 

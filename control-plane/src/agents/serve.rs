@@ -9,7 +9,7 @@ use shared::id::SessionId;
 use shared::limits::{PING_EVERY, PING_TIMEOUT};
 use shared::link::frame::{self, FrameError};
 use shared::link::frames::Frames;
-use shared::link::hello::{Accepted, FromAgent, FromControlPlane, Hello, Vitals, Welcome};
+use shared::link::hello::{Accepted, FromAgent, FromControlPlane, Hello, Variables, Vitals, Welcome};
 use shared::link::mux::{LinkStream, Side, mux};
 use shared::link::socket::BinaryMessages;
 use shared::link::websocket::WebSocketBytes;
@@ -57,7 +57,8 @@ where
         tracing::info!(%session, "an agent linked and said no hello");
         return;
     };
-    let (accepted, hello) = match admit(agents, session, hello).await {
+    let changes = agents.0.settings.environments.changes();
+    let (accepted, hello, unopened) = match admit(agents, session, hello).await {
         Ok(admitted) => admitted,
         Err((failure, retry)) => {
             tracing::info!(%session, code = failure.code, "an agent's link was refused");
@@ -90,6 +91,14 @@ where
     {
         return;
     }
+    agents.tell_unopened(session, unopened);
+    if agents.0.settings.environments.changes() != changes {
+        // Whoever changed something after it was read found no link to tell.
+        let refreshing = agents.refresh_environment(session);
+        if !matches!(tokio::time::timeout(ADMIT_TIMEOUT, refreshing).await, Ok(Ok(_))) {
+            tracing::warn!(%session, "an agent may lack the latest change of its variables");
+        }
+    }
     tracing::info!(%session, %epoch, instance = %link.hello().instance, "agent linked");
     let (from_agent, to_agent) = tokio::io::split(control);
     let control = Control { agents, session, epoch, vitals: to_vitals, stopped: to_stopped };
@@ -113,11 +122,14 @@ where
     let _ = tokio::time::timeout(ADMIT_TIMEOUT, expiring).await;
 }
 
+/// Secrets that could not be opened, with the reason.
+type Unopened = Vec<(String, String)>;
+
 async fn admit(
     agents: &Agents,
     session: SessionId,
     hello: Hello,
-) -> Result<(Accepted, Hello), (Failure, bool)> {
+) -> Result<(Accepted, Hello, Unopened), (Failure, bool)> {
     let Some(version) = negotiate(hello.version_min, hello.version_max) else {
         let message = format!(
             "this server speaks link versions {VERSION_MIN} to {VERSION_MAX}, the agent {} to {}",
@@ -142,8 +154,14 @@ async fn admit(
     };
     let mut limits = agents.0.settings.limits;
     limits.batch_items = limits.batch_items.min(sync::ANSWERED_ITEMS);
-    let environment = [("BERTH_SESSION".to_owned(), session.to_string())].into();
-    Ok((Accepted { version, session, epoch, environment, limits }, hello))
+    let resolving = agents.0.settings.environments.resolve(session);
+    let resolved = match tokio::time::timeout(ADMIT_TIMEOUT, resolving).await {
+        Ok(Ok(resolved)) => resolved,
+        // Without its variables a session would run, and not as its user set it up.
+        _ => return Err((Failure::new("database_unavailable", "the database does not answer"), true)),
+    };
+    let environment = Variables(resolved.variables);
+    Ok((Accepted { version, session, epoch, environment, limits }, hello, resolved.unopened))
 }
 
 /// Takes the streams that an agent opens after its first: file sync, one at a time.

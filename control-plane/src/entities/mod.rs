@@ -11,6 +11,7 @@ pub mod item_version;
 pub mod lease;
 pub mod session;
 pub mod session_event;
+pub mod session_variable;
 pub mod sign_in_token;
 pub mod template;
 pub mod user;

@@ -1,4 +1,18 @@
 //! Variables of shells and commands: a template's, then a session's own, then its secrets.
+//!
+//! They are sent to the agent over its link, and are never part of a pod, a log line or a timeline. Secrets are sealed
+//! in the database, and shown to nobody by any call.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`seal`] | sealing secrets |
+//! | [`records`] | variables and secrets in the database |
+
+pub mod records;
+pub mod seal;
+
+pub use records::{Change, Environments, Error, Resolved, Row, Shown};
+pub use seal::Seal;
 
 use std::ops::RangeInclusive;
 
@@ -8,8 +22,8 @@ pub const COUNT_MOST: usize = 100;
 const NAME_CHARACTERS: RangeInclusive<usize> = 1..=128;
 /// Bytes of a value.
 pub const VALUE_BYTES: usize = 32 * 1024;
-/// Bytes of all names and values of one place together. The link's first answer carries the three places' sum in one
-/// message of at most 256 KiB.
+/// Bytes of all names and values of one place together. A template's and a session's travel in one message, which has
+/// at most 256 KiB.
 pub const TOTAL_BYTES: usize = 64 * 1024;
 /// What begins the names that Berth itself sets.
 const RESERVED: &str = "BERTH_";
@@ -42,7 +56,7 @@ pub enum Fault {
 /// Checks the variables that one place sets. What a program looks for by name, such as PATH, may be set: it is the
 /// user's own machine.
 pub fn check<'a>(variables: impl Iterator<Item = (&'a String, &'a String)>) -> Result<(), Fault> {
-    let (mut count, mut total) = (0, 0);
+    let mut sizes = Vec::new();
     for (name, value) in variables {
         check_name(name)?;
         if value.contains('\0') {
@@ -51,9 +65,14 @@ pub fn check<'a>(variables: impl Iterator<Item = (&'a String, &'a String)>) -> R
         if value.len() > VALUE_BYTES {
             return Err(Fault::Long(name.clone()));
         }
-        count += 1;
-        total += name.len() + value.len();
+        sizes.push(name.len() + value.len());
     }
+    check_all(sizes.into_iter())
+}
+
+/// Checks how many there are, and how large all are, by the bytes of each one's name and value.
+fn check_all(sizes: impl Iterator<Item = usize>) -> Result<(), Fault> {
+    let (count, total) = sizes.fold((0, 0), |(count, total), size| (count + 1, total + size));
     if count > COUNT_MOST {
         return Err(Fault::Count(count));
     }

@@ -5,6 +5,7 @@
 //! whatever happened into an answer with an id that is also in the log.
 
 mod docs;
+mod environment;
 mod events;
 mod exec;
 mod health;
@@ -51,6 +52,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(docs::routes());
     routes.extend(sign_in::routes());
     routes.extend(sessions::routes());
+    routes.extend(environment::routes());
     routes.extend(templates::routes());
     routes.extend(terminals::routes());
     routes.extend(exec::routes());

@@ -48,6 +48,7 @@ pub struct ProblemBody {
     security(("bearer" = []), ("cookie" = [])),
     tags(
         (name = "sessions", description = "Create, start, stop and delete sessions"),
+        (name = "environment", description = "Variables and secrets of a session's shells and commands"),
         (name = "templates", description = "What sessions are made from"),
         (name = "workspace", description = "A session's files"),
         (name = "history", description = "What files were, and how to get it back"),
@@ -80,6 +81,7 @@ pub type Part = utoipa::openapi::OpenApi;
 pub fn whole() -> Part {
     let parts = [
         super::sessions::document(),
+        super::environment::document(),
         super::templates::document(),
         super::terminals::document(),
         super::exec::document(),

@@ -1,5 +1,6 @@
 //! Sessions: create, list, start, stop, delete, and what happened to them.
 
+use super::environment::EnvironmentChange;
 use super::openapi::{Part, ProblemBody};
 use super::problem::{Problem, sentence};
 use super::request::{JSON_BYTES, Request, no_session};
@@ -10,6 +11,7 @@ use crate::lifecycle::{Error, New, Session, TimelineEvent};
 use crate::templates::DEFAULT;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
+use shared::id::SessionId;
 use utoipa::{OpenApi, ToSchema};
 use warp::Reply;
 use warp::reply::Response;
@@ -83,6 +85,8 @@ struct NewSession {
     start: bool,
     /// The name of the template it is made from; `default` if it is left out.
     template: Option<String>,
+    /// Its own variables and secrets.
+    environment: Option<EnvironmentChange>,
 }
 
 fn yes() -> bool {
@@ -131,15 +135,20 @@ fn answer(session: &Session) -> Response {
 /// Create a session.
 #[utoipa::path(post, path = "/api/sessions", tag = "sessions", request_body = NewSession, responses(
     (status = 201, description = "Created; it starts meanwhile", body = SessionBody),
-    (status = 400, description = "`bad_name`, `no_such_template`, `bad_json`, `bad_request`", body = ProblemBody),
+    (status = 400, description = "`bad_name`, `no_such_template`, `bad_environment`, `bad_json`, `bad_request`", body = ProblemBody),
     (status = 409, description = "`name_in_use`", body = ProblemBody),
 ))]
 async fn create(app: App, mut request: Request) -> Result<Response, Problem> {
     let body: NewSession = request.json(JSON_BYTES).await?;
     let principal = request.principal()?;
+    let id = SessionId::random();
+    let variables = body.environment.unwrap_or_default().into_change();
+    let variables = app.environments.rows(id, variables).map_err(super::environment::refused)?;
     let session = app
         .lifecycle
         .create(New {
+            id,
+            variables,
             owner: principal.user,
             name: &body.name,
             template: body.template.as_deref().unwrap_or(DEFAULT),

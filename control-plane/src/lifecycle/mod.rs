@@ -157,7 +157,7 @@ impl Lifecycle {
     /// Makes a session with an empty workspace, and starts it if told so.
     pub async fn create(&self, new: New<'_>) -> Result<Session> {
         check_name(new.name)?;
-        let record = records::create(self.database(), SessionId::random(), new).await?;
+        let record = records::create(self.database(), new).await?;
         self.publish(record.session.id, Some(record.session.state), None);
         self.kick(record.session.id);
         Ok(record.session)
@@ -261,7 +261,7 @@ fn check_name(name: &str) -> Result<()> {
 /// A session's rows, for tests that need no lifecycle.
 #[cfg(test)]
 pub(crate) async fn test_session(database: &workspace::Database, owner: i64, name: &str) -> SessionId {
-    let record = records::create(database, SessionId::random(), New::named(owner, name)).await.unwrap();
+    let record = records::create(database, New::named(owner, name)).await.unwrap();
     record.session.id
 }
 

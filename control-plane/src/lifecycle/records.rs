@@ -4,6 +4,7 @@ use super::session::{New, Session, State, TimelineEvent};
 use super::step::Want;
 use super::{Error, Result};
 use crate::entities::{now_ms, session, session_event};
+use crate::environment;
 use crate::templates;
 use crate::workspace::{self, Database};
 use jiff::Timestamp;
@@ -77,8 +78,7 @@ fn record(row: session::Model) -> Result<Record> {
 /// Makes a session and its empty workspace.
 pub(super) async fn create(
     database: &Database,
-    id: SessionId,
-    New { owner, name, template, start, actor }: New<'_>,
+    New { id, owner, name, template, start, variables, actor }: New<'_>,
 ) -> Result<Record> {
     let want = if start { Want::Running } else { Want::Stopped };
     let now = now_ms();
@@ -112,6 +112,7 @@ pub(super) async fn create(
         Err(why) => return Err(why.into()),
     };
     workspace::create(&transaction, id, row.id, owner).await?;
+    environment::records::insert(&transaction, id, variables).await?;
     let line =
         Line { kind: "created", message: "The session was created.".to_owned(), actor, ..Line::default() };
     insert_line(&transaction, id, line).await?;
@@ -243,6 +244,7 @@ pub(super) async fn erase(database: &Database, id: SessionId) -> Result<()> {
     let transaction = database.begin().await?;
     workspace::erase(&transaction, id).await?;
     crate::agents::revoke_credentials(&transaction, id, None).await?;
+    environment::records::erase(&transaction, id).await?;
     session_event::Entity::delete_many()
         .filter(session_event::Column::SessionUuid.eq(id.0))
         .exec(&transaction)

@@ -1,5 +1,6 @@
 //! A session as everyone but the database sees it.
 
+use crate::environment::Row;
 use crate::templates;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -76,6 +77,8 @@ pub struct Session {
 /// What a new session is to be.
 #[derive(Clone, Debug)]
 pub struct New<'a> {
+    /// Its id.
+    pub id: SessionId,
     /// The user who owns it, by row.
     pub owner: i64,
     /// What its owner calls it.
@@ -84,6 +87,8 @@ pub struct New<'a> {
     pub template: &'a str,
     /// Whether it starts at once.
     pub start: bool,
+    /// Its own variables and secrets, made for this id.
+    pub variables: Vec<Row>,
     /// Who makes it, for the timeline.
     pub actor: Option<String>,
 }
@@ -91,7 +96,15 @@ pub struct New<'a> {
 impl<'a> New<'a> {
     /// One of the default template that starts at once.
     pub fn named(owner: i64, name: &'a str) -> Self {
-        Self { owner, name, template: templates::DEFAULT, start: true, actor: None }
+        Self {
+            id: SessionId::random(),
+            owner,
+            name,
+            template: templates::DEFAULT,
+            start: true,
+            variables: Vec::new(),
+            actor: None,
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod batches;
 mod bulk;
+mod environment;
 mod harness;
 mod history;
 mod large;

@@ -163,7 +163,7 @@ impl Link {
             version: 1,
             session: *SESSION,
             epoch: LinkEpoch(epoch),
-            environment: BTreeMap::new(),
+            environment: Default::default(),
             limits: SyncLimits::default(),
         };
         let sync = sync.clone();

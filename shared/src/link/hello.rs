@@ -4,6 +4,7 @@ use crate::id::{InstanceId, LinkEpoch, SessionId, VolumeId};
 use crate::limits::SyncLimits;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// The agent's first word on a link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +41,17 @@ pub enum Welcome {
     },
 }
 
+/// Variables for shells and commands. Their values may be secrets: `Debug` shows names alone.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Variables(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 /// What an accepted agent is told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Accepted {
@@ -51,7 +63,7 @@ pub struct Accepted {
     pub epoch: LinkEpoch,
     /// Variables for the session's shells and commands.
     #[serde(default)]
-    pub environment: BTreeMap<String, String>,
+    pub environment: Variables,
     /// The operator's limits for files.
     #[serde(default)]
     pub limits: SyncLimits,
@@ -93,6 +105,11 @@ pub enum FromControlPlane {
     Stop {
         /// Milliseconds until the runtime ends the agent by force.
         grace_ms: u64,
+    },
+    /// The session's variables are these from now on, for what is started later. From version 2 on.
+    Environment {
+        /// All of them.
+        variables: Variables,
     },
 }
 

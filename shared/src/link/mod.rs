@@ -36,7 +36,9 @@ pub const SUBPROTOCOL: &str = "berth.link.v1";
 /// The oldest protocol version that this build speaks.
 pub const VERSION_MIN: u32 = 1;
 /// The newest protocol version that this build speaks.
-pub const VERSION_MAX: u32 = 1;
+pub const VERSION_MAX: u32 = 2;
+/// The first version whose agents take [`hello::FromControlPlane::Environment`].
+pub const VERSION_ENVIRONMENT: u32 = 2;
 
 /// The first message of every stream: what it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -65,7 +65,7 @@ fn welcome(rng: &mut StdRng) -> hello::Welcome {
             version: r.random(),
             session: SessionId(make::id(r)),
             epoch: LinkEpoch(mutate::number(r)),
-            environment: some(r, 4, |r| (make::text(r), make::text(r))).into_iter().collect(),
+            environment: variables(r),
             limits: limits(r),
         }),
         |r| hello::Welcome::Refused { failure: make::failure(r), retry: r.random() },
@@ -83,6 +83,10 @@ fn control_from_agent(rng: &mut StdRng) -> hello::FromAgent {
     )
 }
 
+fn variables(rng: &mut StdRng) -> hello::Variables {
+    hello::Variables(some(rng, 4, |r| (make::text(r), make::text(r))).into_iter().collect())
+}
+
 fn control_from_control_plane(rng: &mut StdRng) -> hello::FromControlPlane {
     one_of!(
         rng,
@@ -90,6 +94,7 @@ fn control_from_control_plane(rng: &mut StdRng) -> hello::FromControlPlane {
         |_| hello::FromControlPlane::HeartbeatAnswer,
         |_| hello::FromControlPlane::Drain,
         |r| hello::FromControlPlane::Stop { grace_ms: mutate::number(r) },
+        |r| hello::FromControlPlane::Environment { variables: variables(r) },
     )
 }
 
