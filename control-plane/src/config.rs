@@ -1,6 +1,7 @@
 //! The settings: each a flag and a `BERTH_…` variable, checked before anything starts.
 
 use crate::environment::{self, Seal};
+use crate::runtime::kubernetes::settings::KubernetesSettings;
 use crate::telemetry::Secret;
 use crate::templates::{self, Template};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -142,6 +143,9 @@ pub struct Settings {
     /// Megabytes of uploads that may be held in memory at once; more wait their turn.
     #[arg(long, env = "BERTH_UPLOAD_MEMORY_MB", default_value_t = 512, value_name = "MB", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub upload_memory_mb: u32,
+    /// Where and how pods are made.
+    #[command(flatten)]
+    pub kubernetes: KubernetesSettings,
 }
 
 /// Why settings are refused: what was wrong and what is allowed.
@@ -175,18 +179,20 @@ pub enum BadSetting {
         "--log {0:?} is no log filter: {1}. Allowed: error, warn, info, debug, trace, or such as info,control_plane=debug."
     )]
     Log(String, String),
-    /// Not in this build.
-    #[error("--runtime kubernetes is not in this build. Allowed: local.")]
-    NoKubernetes,
+    /// The Kubernetes runtime must be told.
+    #[error("{0} is needed with --runtime kubernetes.")]
+    Missing(&'static str),
+    /// Not an address that agents can dial.
+    #[error("--agent-url {0:?} must be ws://HOST:PORT, such as ws://10.0.0.7:8081.")]
+    AgentUrl(String),
 }
 
 impl Settings {
     /// Refuses settings that contradict each other or this build.
     pub fn check(&self) -> Result<(), BadSetting> {
         if self.runtime == RuntimeKind::Kubernetes {
-            return Err(BadSetting::NoKubernetes);
-        }
-        if !self.listen.ip().is_loopback() && !self.allow_unisolated {
+            self.kubernetes.check()?;
+        } else if !self.listen.ip().is_loopback() && !self.allow_unisolated {
             return Err(BadSetting::Unisolated(self.listen));
         }
         if let Some(token) = &self.admin_token {
@@ -340,7 +346,13 @@ mod tests {
         assert!(refused(&["--secrets-key", "hunter2"]).contains("openssl"));
         assert!(refused(&["--default-image", "Python:3"]).contains("lower-case"));
         assert!(refused(&["--log", "a=b=c"]).contains("Allowed"));
-        assert!(refused(&["--runtime", "kubernetes"]).contains("local"));
+        assert!(refused(&["--runtime", "kubernetes"]).contains("--agent-image"));
+        let named = ["--runtime", "kubernetes", "--agent-image", "a:1", "--agent-url"];
+        assert!(refused(&[&named[..], &["http://x"]].concat()).contains("ws://"));
+        assert_eq!(
+            settings(&[&named[..], &["ws://10.0.0.1:81", "--listen", "0.0.0.0:80"]].concat()).check(),
+            Ok(())
+        );
         for flags in [
             &["--listen", "here"][..],
             &["--runtime", "docker"],

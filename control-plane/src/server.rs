@@ -4,12 +4,13 @@ use crate::accounts::{Accounts, LINK_LIFE};
 use crate::agents::identity::AgentIdentity;
 use crate::agents::{self, Agents};
 use crate::app::{App, Parts};
-use crate::config::{BadSetting, Settings};
+use crate::config::{BadSetting, RuntimeKind, Settings};
 use crate::entities::now_ms;
 use crate::environment::Environments;
 use crate::events::Events;
 use crate::lifecycle::{self, Lifecycle, State};
 use crate::runtime::Runtime;
+use crate::runtime::kubernetes::{ConnectError, KubernetesRuntime};
 use crate::runtime::local::LocalRuntime;
 use crate::telemetry::metrics::Metrics;
 use crate::templates::Templates;
@@ -60,6 +61,9 @@ pub enum StartError {
         "The database cannot be used: {0}. Check --database-url, and that its server runs and lets this user in."
     )]
     Database(String),
+    /// The cluster.
+    #[error("Kubernetes cannot be used: {0}")]
+    Cluster(#[from] ConnectError),
     /// Something listens there.
     #[error("{0} is taken by another program. Stop that one, or choose another address with {1}.")]
     AddressTaken(SocketAddr, &'static str),
@@ -92,9 +96,9 @@ pub async fn serve(settings: Settings) -> Result<(), StartError> {
     let address = listener.local_addr()?;
     let base = base_url(&settings, address);
     write_file(&settings.data.join("address"), &base)?;
-    let runtime = LocalRuntime::new(&settings.data, std::env::current_exe()?)?;
-    runtime.announce(agent_listener.local_addr()?)?;
-    let app = assemble(settings, database, address, agent_listener.local_addr()?, Arc::new(runtime)).await?;
+    let agent_address = agent_listener.local_addr()?;
+    let running = running(&settings, &database, agent_address).await?;
+    let app = assemble(settings, database, address, agent_address, running).await?;
     let link = app.accounts.link().await.map_err(|why| StartError::Database(why.to_string()))?;
     let mut out = io::stdout();
     let minutes = LINK_LIFE.as_secs() / 60;
@@ -105,6 +109,34 @@ pub async fn serve(settings: Settings) -> Result<(), StartError> {
     app.clone().serve(listener).await;
     finish(&app, tasks).await;
     Ok(())
+}
+
+/// What runs sessions, and who says whose agent dials.
+pub struct Running {
+    /// What runs agents.
+    pub runtime: Arc<dyn Runtime>,
+    /// Who they are.
+    pub identity: Arc<dyn AgentIdentity>,
+}
+
+async fn running(
+    settings: &Settings,
+    database: &Database,
+    agent_address: SocketAddr,
+) -> Result<Running, StartError> {
+    match settings.runtime {
+        RuntimeKind::Local => {
+            let runtime = LocalRuntime::new(&settings.data, std::env::current_exe()?)?;
+            runtime.announce(agent_address)?;
+            let identity = Arc::new(agents::StoredCredentials(database.clone()));
+            Ok(Running { runtime: Arc::new(runtime), identity })
+        }
+        RuntimeKind::Kubernetes => {
+            let runtime = KubernetesRuntime::connect(&settings.kubernetes, database.clone()).await?;
+            let identity = runtime.identity();
+            Ok(Running { runtime: Arc::new(runtime), identity })
+        }
+    }
 }
 
 /// What runs beside the public listener.
@@ -152,7 +184,7 @@ pub async fn assemble(
     database: Database,
     address: SocketAddr,
     agent_address: SocketAddr,
-    runtime: Arc<dyn Runtime>,
+    running: Running,
 ) -> Result<App, StartError> {
     let failed = |why: sea_orm::DbErr| StartError::Database(why.to_string());
     let accounts = Accounts::open(database.clone(), settings.admin_token.as_ref()).await.map_err(failed)?;
@@ -161,7 +193,7 @@ pub async fn assemble(
     templates.provide_default(&settings.default_template()).await.map_err(failed)?;
     let seal = settings.seal().map_err(StartError::SecretsKey)?;
     let environments = Environments::new(database.clone(), seal.map(Arc::new));
-    let identity: Arc<dyn AgentIdentity> = Arc::new(agents::StoredCredentials(database.clone()));
+    let Running { runtime, identity } = running;
     let serving = agents::registry::Settings {
         environments: environments.clone(),
         identity,

@@ -11,6 +11,7 @@ mod m0003_workspaces;
 mod m0004_agents;
 mod m0005_parts;
 mod m0006_variables_and_times;
+mod m0007_pods;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
@@ -27,6 +28,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_agents::Step),
             Box::new(m0005_parts::Step),
             Box::new(m0006_variables_and_times::Step),
+            Box::new(m0007_pods::Step),
         ]
     }
 }

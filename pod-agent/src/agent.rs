@@ -4,6 +4,7 @@ use crate::environment::Environment;
 use crate::events::Events;
 use crate::link::{self, Ended, Up};
 use crate::memory::Watching;
+use crate::pass::Pass;
 use crate::processes::{self, Family};
 use crate::settings::Settings;
 use crate::sync::{Sync, SyncSettings};
@@ -46,6 +47,8 @@ pub struct Parts {
     pub sync: Sync,
     /// Words for the session's timeline.
     pub events: Events,
+    /// The credential that the control plane gave for dialling again.
+    pub pass: Pass,
 }
 
 /// Why an agent could not run.
@@ -98,8 +101,15 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
     let terminals = Terminals::new(environment.clone(), keeping, sync.visible());
     let events = Events::default();
     let _watching = Watching::own(&terminals, &events);
-    let parts =
-        Parts { instance: InstanceId::random(), volume: volume.id, terminals, environment, sync, events };
+    let parts = Parts {
+        instance: InstanceId::random(),
+        volume: volume.id,
+        terminals,
+        environment,
+        sync,
+        events,
+        pass: Pass::default(),
+    };
     let mut terminate = signal(SignalKind::terminate())?;
     let ending = CancellationToken::new();
     let told = ending.clone();
@@ -165,6 +175,7 @@ async fn links(
         let mut linked = false;
         let ended = match dial_with(settings) {
             Ok((address, credential)) => {
+                let credential = parts.pass.get().unwrap_or(credential);
                 let attempt = link::run(parts, &address, &credential, ending, || linked = true);
                 attempt.await
             }

@@ -8,6 +8,7 @@
 //! | [`agent`] | a run of the agent: single instance, link after link, the end |
 //! | [`link`] | one link: dialling, hello, heartbeats, the control plane's streams |
 //! | [`terminal`] | terminals |
+//! | [`pass`] | the credential for the next link |
 //! | [`exec`] | commands |
 //! | [`sync`] | the workspace, in step with the database |
 //! | [`environment`] | what shells and commands are started with |
@@ -28,6 +29,7 @@ pub mod exec;
 pub mod install;
 pub mod link;
 pub mod memory;
+pub mod pass;
 pub mod processes;
 pub mod reaper;
 pub mod settings;

@@ -4,6 +4,7 @@ use crate::agent::{LAST_STATE, Parts};
 use crate::exec;
 use crate::terminal::attach;
 use crate::vitals;
+use futures::TryFutureExt;
 use shared::limits::{PING_EVERY, PING_TIMEOUT};
 use shared::link::frame;
 use shared::link::hello::{Accepted, FromAgent, FromControlPlane, Hello, Welcome};
@@ -20,7 +21,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use tokio_tungstenite::tungstenite::http::StatusCode;
+use tokio_tungstenite::tungstenite::{
+    self,
+    http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL},
+};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -94,10 +99,10 @@ pub async fn run(
     address: &str,
     credential: &str,
     ending: &CancellationToken,
-    up: impl FnOnce(),
+    mut up: impl FnMut(),
 ) -> Ended {
     let connected = tokio::select! {
-        connected = connect(parts, address, credential) => connected,
+        connected = connect(parts, address, credential, &mut up) => connected,
         () = ending.cancelled() => Err(Ended::Lost("the agent ends".to_owned())),
     };
     match connected {
@@ -132,7 +137,12 @@ async fn within<T, E: std::fmt::Display>(
     }
 }
 
-async fn connect(parts: &Parts, address: &str, credential: &str) -> Result<Connected, Ended> {
+async fn connect(
+    parts: &Parts,
+    address: &str,
+    credential: &str,
+    waits: &mut impl FnMut(),
+) -> Result<Connected, Ended> {
     let host = address.strip_prefix("ws://").map(|rest| rest.trim_end_matches('/'));
     let host = host.ok_or_else(|| lost("the control plane's address", "it must be ws://host:port"))?;
     let stream = within("the control plane cannot be dialled", TcpStream::connect(host)).await?;
@@ -147,7 +157,15 @@ async fn connect(parts: &Parts, address: &str, credential: &str) -> Result<Conne
         Ok(request)
     };
     let request = request().map_err(|why| lost("the upgrade cannot be asked for", why))?;
-    let upgrade = tokio_tungstenite::client_async_with_config(request, stream, Some(config()));
+    let upgrade =
+        tokio_tungstenite::client_async_with_config(request, stream, Some(config())).map_err(|why| {
+            if matches!(&why, tungstenite::Error::Http(answer) if answer.status() == StatusCode::UNAUTHORIZED)
+            {
+                // What was given may have been taken back; the file's holds as long as the session.
+                parts.pass.forget();
+            }
+            why
+        });
     let (socket, _) = within("the upgrade was refused", upgrade).await?;
     let (opener, streams, driver) = mux(WebSocketBytes::new(BinaryMessages::new(socket)), Side::Agent);
     let driver = AbortOnDropHandle::new(tokio::spawn(driver));
@@ -167,12 +185,19 @@ async fn connect(parts: &Parts, address: &str, credential: &str) -> Result<Conne
         let welcome: Welcome = frame::expect(&mut control).await?;
         Ok::<_, frame::FrameError>((control, welcome))
     });
-    match welcome.await? {
-        (control, Welcome::Accepted(accepted)) => {
-            Ok(Connected { control, streams, opener, driver, accepted })
+    let (mut control, mut welcome) = welcome.await?;
+    loop {
+        match welcome {
+            Welcome::Accepted(accepted) => {
+                return Ok(Connected { control, streams, opener, driver, accepted });
+            }
+            Welcome::Waiting => waits(),
+            Welcome::Refused { failure, retry: true } => return Err(lost("refused for now", failure)),
+            Welcome::Refused { failure, retry: false } => return Err(Ended::Refused(failure)),
         }
-        (_, Welcome::Refused { failure, retry: true }) => Err(lost("refused for now", failure)),
-        (_, Welcome::Refused { failure, retry: false }) => Err(Ended::Refused(failure)),
+        let next = timeout(PING_EVERY + PING_TIMEOUT, frame::expect::<_, Welcome>(&mut control)).await;
+        let next = next.map_err(|_| lost("no session", "the control plane was silent for too long"))?;
+        welcome = next.map_err(|why| lost("no session", why))?;
     }
 }
 
@@ -180,6 +205,7 @@ async fn serve(parts: &Parts, connected: Connected, ending: &CancellationToken) 
     let Connected { control, mut streams, opener, mut driver, accepted } = connected;
     tracing::info!(session = %accepted.session, epoch = %accepted.epoch, "linked");
     parts.environment.set_session(accepted.environment.0.clone());
+    parts.pass.keep(accepted.credential.clone().map(|pass| pass.0));
     let (mut from_control_plane, mut to_control_plane) = tokio::io::split(control);
     let (words, mut to_send) = mpsc::channel::<FromAgent>(WORDS_WAITING);
     let sending = AbortOnDropHandle::new(tokio::spawn(async move {

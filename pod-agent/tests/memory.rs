@@ -262,6 +262,7 @@ async fn a_whole_agent_in_a_group_of_its_own_outlives_a_leak_and_tells_the_contr
         epoch: LinkEpoch(1),
         environment: Default::default(),
         limits: SyncLimits::default(),
+        credential: None,
     });
     frame::write(&mut control, &welcome).await.unwrap();
 

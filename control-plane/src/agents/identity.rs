@@ -17,12 +17,31 @@ const PREFIX: &str = "berth-agent-";
 #[error("the agent's credential could not be checked: {0}")]
 pub struct IdentityError(pub String);
 
+/// Who a dialling agent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identified {
+    /// The agent of this session.
+    Session(SessionId),
+    /// An agent that waits for a session, under the id that its runtime knows it by.
+    Waiting(Uuid),
+}
+
 /// Says which session a dialling agent may serve. The local runtime's agents hold a random token whose hash is
 /// in the database; a pod's agent holds a projected service account token.
 #[async_trait]
 pub trait AgentIdentity: Send + Sync + 'static {
-    /// The session that `bearer` opens, or none if it opens nothing.
-    async fn identify(&self, bearer: &str) -> Result<Option<SessionId>, IdentityError>;
+    /// Whose agent shows `bearer`, or none if it opens nothing.
+    async fn identify(&self, bearer: &str) -> Result<Option<Identified>, IdentityError>;
+
+    /// The session that a waiting agent is given, as soon as it is; none if it never will be.
+    async fn assigned(&self, _waiting: Uuid) -> Option<SessionId> {
+        None
+    }
+
+    /// Whether an agent is given a credential when it links, so that its next links need nobody else's word.
+    fn gives_credentials(&self) -> bool {
+        false
+    }
 }
 
 /// A local agent's credential. Opens one session and nothing else; prints as nothing.

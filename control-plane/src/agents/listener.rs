@@ -1,5 +1,6 @@
 //! The agents' own listener: one route, one credential, one upgrade. Nothing else is reachable there.
 
+use super::identity::Identified;
 use super::registry::Agents;
 use super::serve;
 use http_body_util::Full;
@@ -8,7 +9,6 @@ use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOC
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use shared::id::SessionId;
 use shared::link::{LINK_PATH, SUBPROTOCOL};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -69,9 +69,9 @@ impl Agents {
             let on_upgrade = hyper::upgrade::on(&mut request);
             let upgrade = upgrade.lock().ok().and_then(|mut slot| slot.take());
             async move {
-                let (answer, session) = self.answer(&request).await;
-                if let (Some(session), Some(upgrade)) = (session, upgrade) {
-                    let _ = upgrade.send((session, on_upgrade));
+                let (answer, agent) = self.answer(&request).await;
+                if let (Some(agent), Some(upgrade)) = (agent, upgrade) {
+                    let _ = upgrade.send((agent, on_upgrade));
                 }
                 Ok::<_, Infallible>(answer)
             }
@@ -84,21 +84,21 @@ impl Agents {
             .with_upgrades();
         let handshake = async {
             http.await.ok()?;
-            let (session, on_upgrade) = upgraded.await.ok()?;
-            Some((session, on_upgrade.await.ok()?))
+            let (agent, on_upgrade) = upgraded.await.ok()?;
+            Some((agent, on_upgrade.await.ok()?))
         };
         let handshake = tokio::time::timeout(HEAD_TIMEOUT + UPGRADE_TIMEOUT, handshake);
         let linked = tokio::select! {
             linked = handshake => linked,
             () = self.closing() => return,
         };
-        if let Ok(Some((session, socket))) = linked {
-            serve::link(self, session, TokioIo::new(socket)).await;
+        if let Ok(Some((agent, socket))) = linked {
+            serve::link(self, agent, TokioIo::new(socket)).await;
         }
     }
 
-    /// The answer to a request, and the session if it is an upgrade that may go on.
-    async fn answer(&self, request: &Request<Incoming>) -> (Answer, Option<SessionId>) {
+    /// The answer to a request, and whose agent it is if it is an upgrade that may go on.
+    async fn answer(&self, request: &Request<Incoming>) -> (Answer, Option<Identified>) {
         let refuse = |status: StatusCode, body: &'static str| {
             let mut answer = Response::new(Full::new(body.as_bytes()));
             *answer.status_mut() = status;
@@ -123,10 +123,10 @@ impl Agents {
         };
         let identified = self.0.settings.identity.identify(bearer);
         match tokio::time::timeout(UPGRADE_TIMEOUT, identified).await {
-            Ok(Ok(Some(session))) => {
+            Ok(Ok(Some(agent))) => {
                 let name: HeaderName = SEC_WEBSOCKET_PROTOCOL;
                 answer.headers_mut().insert(name, HeaderValue::from_static(SUBPROTOCOL));
-                (answer, Some(session))
+                (answer, Some(agent))
             }
             Ok(Ok(None)) => refuse(StatusCode::UNAUTHORIZED, "The credential opens no session.\n"),
             Ok(Err(why)) => {

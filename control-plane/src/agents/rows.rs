@@ -1,6 +1,6 @@
 //! Agents in the database: their credentials, and who holds their links.
 
-use super::identity::{AgentIdentity, Credential, IdentityError};
+use super::identity::{AgentIdentity, Credential, Identified, IdentityError};
 use super::registry::ROW_LIFETIME;
 use crate::entities::{agent_credential, agent_link, now_ms, session};
 use crate::workspace::Database;
@@ -17,7 +17,7 @@ pub struct StoredCredentials(pub Database);
 
 #[async_trait]
 impl AgentIdentity for StoredCredentials {
-    async fn identify(&self, bearer: &str) -> Result<Option<SessionId>, IdentityError> {
+    async fn identify(&self, bearer: &str) -> Result<Option<Identified>, IdentityError> {
         let Some(credential) = Credential::parse(bearer) else { return Ok(None) };
         let known = agent_credential::Entity::find()
             .filter(agent_credential::Column::SessionUuid.eq(credential.session().0))
@@ -30,7 +30,7 @@ impl AgentIdentity for StoredCredentials {
             .iter()
             .filter(|row| row.expires_at.is_none_or(|end| end > now))
             .fold(false, |opens, row| opens | credential.opens(&row.token_hash));
-        Ok(opens.then(|| credential.session()))
+        Ok(opens.then(|| Identified::Session(credential.session())))
     }
 }
 

@@ -1,15 +1,17 @@
 //! Serves one link from its first byte to its last.
 
+use super::identity::{Credential, Identified};
 use super::link::{CONTROL_WAITING, Inner, Link};
 use super::pace::Pace;
 use super::registry::{AgentEvent, Agents, Refusal};
 use super::rows;
 use super::sync;
-use shared::id::SessionId;
+use sea_orm::DbErr;
+use shared::id::{LinkEpoch, SessionId};
 use shared::limits::{PING_EVERY, PING_TIMEOUT};
 use shared::link::frame::{self, FrameError};
 use shared::link::frames::Frames;
-use shared::link::hello::{Accepted, FromAgent, FromControlPlane, Hello, Variables, Vitals, Welcome};
+use shared::link::hello::{Accepted, FromAgent, FromControlPlane, Hello, Pass, Variables, Vitals, Welcome};
 use shared::link::mux::{LinkStream, Side, mux};
 use shared::link::socket::BinaryMessages;
 use shared::link::websocket::WebSocketBytes;
@@ -20,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
 /// How long a linked agent may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,8 +41,8 @@ const CHANGES_BURST: u32 = 1_000;
 /// How far apart they are told after that. Everyone who listens for any session hears each.
 const CHANGES_EVERY: Duration = Duration::from_millis(2);
 
-/// Serves the link of `session`'s agent over `io`, whose WebSocket handshake is over.
-pub(super) async fn link<S>(agents: &Agents, session: SessionId, io: S)
+/// Serves the link of an agent over `io`, whose WebSocket handshake is over.
+pub(super) async fn link<S>(agents: &Agents, agent: Identified, io: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -54,8 +57,21 @@ where
         }
     });
     let Ok(Some((mut control, hello))) = hello.await else {
-        tracing::info!(%session, "an agent linked and said no hello");
+        tracing::info!(?agent, "an agent linked and said no hello");
         return;
+    };
+    let session = match agent {
+        Identified::Session(session) => session,
+        Identified::Waiting(pod) => {
+            let assigned = tokio::select! {
+                assigned = wait_for_session(agents, pod, &mut control) => assigned,
+                _ = &mut driver => return,
+                () = agents.closing() => return,
+            };
+            let Some(session) = assigned else { return };
+            tracing::info!(%session, %pod, "a waiting agent was given a session");
+            session
+        }
     };
     let changes = agents.0.settings.environments.changes();
     let (accepted, hello, unopened) = match admit(agents, session, hello).await {
@@ -125,6 +141,47 @@ where
 /// Secrets that could not be opened, with the reason.
 type Unopened = Vec<(String, String)>;
 
+/// Keeps an agent that has no session waiting for one. None if it is to dial again.
+async fn wait_for_session<S>(agents: &Agents, pod: Uuid, control: &mut S) -> Option<SessionId>
+where
+    S: AsyncWrite + Unpin,
+{
+    let assigned = agents.0.settings.identity.assigned(pod);
+    let mut assigned = std::pin::pin!(assigned);
+    loop {
+        let said = tokio::time::timeout(SEND_TIMEOUT, frame::write(control, &Welcome::Waiting)).await;
+        if !matches!(said, Ok(Ok(()))) {
+            return None;
+        }
+        match tokio::time::timeout(PING_EVERY, &mut assigned).await {
+            Ok(Some(session)) => return Some(session),
+            Ok(None) => {
+                let failure = Failure::new("not_needed", "this agent is not needed any more");
+                let _ = frame::write(control, &Welcome::Refused { failure, retry: true }).await;
+                let _ = control.shutdown().await;
+                return None;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// What the agent dials with from now on, where it is given anything. It takes the place of all before.
+async fn give_credential(
+    agents: &Agents,
+    session: SessionId,
+    epoch: LinkEpoch,
+) -> Result<Option<Pass>, DbErr> {
+    if !agents.0.settings.identity.gives_credentials() {
+        return Ok(None);
+    }
+    let credential = Credential::random(session);
+    let database = agents.0.store.database().writer();
+    rows::keep_credential(database, &credential, epoch.0).await?;
+    rows::revoke_credentials(database, session, Some(&credential)).await?;
+    Ok(Some(Pass(credential.reveal())))
+}
+
 async fn admit(
     agents: &Agents,
     session: SessionId,
@@ -161,7 +218,11 @@ async fn admit(
         _ => return Err((Failure::new("database_unavailable", "the database does not answer"), true)),
     };
     let environment = Variables(resolved.variables);
-    Ok((Accepted { version, session, epoch, environment, limits }, hello, resolved.unopened))
+    let credential = give_credential(agents, session, epoch).await.unwrap_or_else(|why| {
+        tracing::warn!(%session, %why, "an agent could not be given a credential");
+        None
+    });
+    Ok((Accepted { version, session, epoch, environment, limits, credential }, hello, resolved.unopened))
 }
 
 /// Takes the streams that an agent opens after its first: file sync, one at a time.
@@ -188,7 +249,7 @@ async fn accept_streams(mut streams: mpsc::Receiver<LinkStream>, context: sync::
 struct Control<'a> {
     agents: &'a Agents,
     session: SessionId,
-    epoch: shared::id::LinkEpoch,
+    epoch: LinkEpoch,
     vitals: watch::Sender<Vitals>,
     stopped: watch::Sender<Option<bool>>,
 }

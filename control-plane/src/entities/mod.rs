@@ -9,6 +9,7 @@ pub mod blob_chunk;
 pub mod browser_session;
 pub mod item_version;
 pub mod lease;
+pub mod pod;
 pub mod session;
 pub mod session_event;
 pub mod session_variable;

@@ -7,9 +7,10 @@ use super::worker::{DATABASE_PAUSE, Next};
 use super::{Error, Lifecycle};
 use crate::agents;
 use crate::agents::identity::Credential;
-use crate::runtime::{Ensured, RuntimeError, Spec};
+use crate::runtime::{Ensured, Notice, Observed, RuntimeError, Spec};
 use crate::templates;
 use shared::id::SessionId;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -35,6 +36,11 @@ pub(super) struct Attempt {
     retry_at: Instant,
     hopeless: Option<String>,
     why: Option<String>,
+    /// Why what runs it was about to end when last seen: afterwards nothing tells.
+    ending: Option<String>,
+    /// What was told of its start so far, and what keeps it from starting.
+    told: HashSet<String>,
+    trouble: Option<String>,
     linked_at: Option<Instant>,
     pub(super) unlinked_at: Instant,
     told_adopted: bool,
@@ -51,6 +57,9 @@ impl Attempt {
             retry_at: now,
             hopeless: None,
             why: None,
+            ending: None,
+            told: HashSet::new(),
+            trouble: None,
             linked_at: None,
             unlinked_at: now,
             told_adopted: false,
@@ -68,6 +77,9 @@ impl Attempt {
         self.failures += 1;
         self.launched = false;
         self.proven = false;
+        self.ending = None;
+        self.told.clear();
+        self.trouble = None;
         self.linked_at = None;
         self.retry_at = Instant::now() + step::backoff(self.failures);
         self.why = Some(why);
@@ -80,7 +92,7 @@ impl Lifecycle {
         let link = self.0.agents.get(id);
         let observed = match &link {
             // A linked agent is there; what else is there matters only when it is to end.
-            Some(_) if record.want == Want::Running => None,
+            Some(_) if record.want == Want::Running && attempt.linked_at.is_some() => None,
             _ => match self.0.runtime.observe(id).await {
                 Ok(observed) => Some(observed),
                 Err(why) => {
@@ -89,6 +101,9 @@ impl Lifecycle {
                 }
             },
         };
+        if let Some(observed) = &observed {
+            self.heed(&record, observed, link.is_some(), attempt).await?;
+        }
         let now = Instant::now();
         match (&link, attempt.linked_at) {
             (Some(_), None) => {
@@ -111,6 +126,7 @@ impl Lifecycle {
             launched: attempt.launched,
             proven: attempt.proven,
             waited: now.duration_since(attempt.unlinked_at),
+            patience: self.0.runtime.start_patience(),
             failures: attempt.failures,
             pause: attempt.retry_at.saturating_duration_since(now),
             hopeless: attempt.hopeless.is_some(),
@@ -134,12 +150,17 @@ impl Lifecycle {
             Action::Launch => return self.launch(&record, attempt).await,
             Action::MarkRunning => self.mark_running(&record, attempt).await?,
             Action::NoteDeath => {
-                let ended = observed.and_then(|o| o.ended).unwrap_or_else(|| "its agent ended".to_owned());
+                let ended = observed.and_then(|o| o.ended).or_else(|| attempt.ending.take());
+                let ended = ended.unwrap_or_else(|| "its agent ended".to_owned());
                 self.note_failure(&record, attempt, ended).await?;
             }
             Action::GiveUpWaiting => {
                 let seconds = facts.waited.as_secs();
                 let mut why = format!("its agent did not connect within {seconds} s");
+                if let Some(trouble) = &attempt.trouble {
+                    why.push_str(": ");
+                    why.push_str(trouble);
+                }
                 if let Some(tail) = self.0.runtime.log_tail(id).await {
                     why.push_str("; it last logged: ");
                     why.push_str(&tail);
@@ -152,6 +173,12 @@ impl Lifecycle {
             Action::MarkFailed => {
                 let why = attempt.hopeless.clone().or_else(|| attempt.why.clone());
                 let why = why.unwrap_or_else(|| "it could not be started".to_owned());
+                if facts.present
+                    && let Err(why) = self.0.runtime.stop(id, EXIT_GRACE).await
+                {
+                    tracing::warn!(session = %id, %why, "what cannot start could not be ended yet");
+                    return Ok(Next::Wait(DATABASE_PAUSE));
+                }
                 self.mark(&record, State::Failed, "failed", &why, attempt).await?;
             }
             Action::Stop => return self.stop_agent(&record, attempt).await,
@@ -190,7 +217,6 @@ impl Lifecycle {
         }
         let credential = Credential::random(id);
         let database = self.database();
-        agents::keep_credential(database.writer(), &credential, record.generation).await?;
         let template = match templates::records::find(database.reader(), &record.session.template).await {
             Ok(template) => Arc::new(template),
             Err(templates::Error::Database(why)) => return Err(why.into()),
@@ -198,13 +224,20 @@ impl Lifecycle {
                 return self.launch_failed(record, attempt, RuntimeError::Permanent(why.to_string())).await;
             }
         };
+        let needs_credential = self.0.runtime.needs_credential();
+        if needs_credential {
+            agents::keep_credential(database.writer(), &credential, record.generation).await?;
+        } else {
+            // What agents of earlier starts were given; this start's will be given its own.
+            agents::revoke_credentials(database.writer(), id, None).await?;
+        }
         let spec =
             Spec { session: id, generation: record.generation, credential: credential.clone(), template };
         let runtime = &self.0.runtime;
         if let Err(why) = runtime.prepare(&spec).await {
             return self.launch_failed(record, attempt, why).await;
         }
-        self.step_line(id, "folder_ready", "The folder is ready.", attempt).await?;
+        self.step_line(id, "folder_ready", "Its storage is ready.", attempt).await?;
         let ensured = match runtime.ensure(&spec).await {
             Ok(ensured) => ensured,
             Err(why) => return self.launch_failed(record, attempt, why).await,
@@ -213,12 +246,19 @@ impl Lifecycle {
         attempt.unlinked_at = Instant::now();
         match ensured {
             Ensured::Started => {
-                // The agent just started holds this one; none before may link any more.
-                agents::revoke_credentials(database.writer(), id, Some(&credential)).await?;
+                if needs_credential {
+                    // The agent just started holds this one; none before may link any more.
+                    agents::revoke_credentials(database.writer(), id, Some(&credential)).await?;
+                }
                 self.step_line(id, "agent_started", "The agent was started.", attempt).await?;
             }
+            Ensured::Claimed => {
+                self.step_line(id, "agent_claimed", "An agent that waited was taken.", attempt).await?;
+            }
             Ensured::Adopted => {
-                agents::revoke_credential(database.writer(), &credential).await?;
+                if needs_credential {
+                    agents::revoke_credential(database.writer(), &credential).await?;
+                }
                 attempt.proven = true;
                 self.step_line(id, "agent_found", "The agent was running already.", attempt).await?;
             }
@@ -283,6 +323,53 @@ impl Lifecycle {
         if records::set_state(self.database(), record, State::Starting, Some(&reason)).await? {
             self.line(id, "restart", Some(State::Starting), None, reason.clone(), attempt).await?;
             self.publish(id, Some(State::Starting), Some(reason));
+            // What comes next must not be taken for what failed.
+            records::next_generation(self.database(), record).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells what happened to what runs a session, and what keeps it from starting.
+    async fn heed(
+        &self,
+        record: &Record,
+        observed: &Observed,
+        linked: bool,
+        attempt: &mut Attempt,
+    ) -> Result<(), Error> {
+        let id = record.session.id;
+        if observed.running && observed.ended.is_some() {
+            attempt.ending.clone_from(&observed.ended);
+        }
+        for Notice { code, key, message } in &observed.notices {
+            if !attempt.told.insert(key.clone()) {
+                continue;
+            }
+            // A start's steps belong to the start that this worker saw; what else happened may have been told
+            // before the server was started anew.
+            let is_step = matches!(*code, "scheduled" | "container_started");
+            let since = record.session.state_at;
+            if (is_step && attempt.launched)
+                || (!is_step && !records::is_told(self.database(), id, code, message, since).await?)
+            {
+                self.step_line(id, code, message, attempt).await?;
+            }
+        }
+        if linked || record.want != Want::Running {
+            return Ok(());
+        }
+        match &observed.trouble {
+            Some(trouble) if trouble.hopeless => attempt.hopeless = Some(trouble.message.clone()),
+            Some(trouble) if attempt.trouble.as_ref() != Some(&trouble.message) => {
+                attempt.trouble = Some(trouble.message.clone());
+                if records::set_state(self.database(), record, record.session.state, Some(&trouble.message))
+                    .await?
+                {
+                    self.step_line(id, "waiting", &trouble.message, attempt).await?;
+                    self.publish(id, Some(record.session.state), Some(trouble.message.clone()));
+                }
+            }
+            _ => {}
         }
         Ok(())
     }

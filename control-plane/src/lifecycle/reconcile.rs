@@ -6,9 +6,10 @@ use super::session::{Activity, State};
 use super::step::Want;
 use crate::agents::AgentEvent;
 use crate::workspace::Origin;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::broadcast;
+use tokio_util::task::AbortOnDropHandle;
 
 /// How often uses of sessions are written down.
 const USES_EVERY: Duration = Duration::from_secs(20);
@@ -22,8 +23,13 @@ pub(super) async fn run(lifecycle: &Lifecycle) {
     for ticker in [&mut compare, &mut uses] {
         ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     }
+    let (changed, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let runtime = Arc::clone(&lifecycle.0.runtime);
+    // Ends with this function.
+    let _watching = AbortOnDropHandle::new(tokio::spawn(async move { runtime.run(changed).await }));
     loop {
         tokio::select! {
+            Some(session) = seen.recv() => lifecycle.kick(session),
             event = events.recv() => match event {
                 Ok(event) => heed(lifecycle, event).await,
                 Err(broadcast::error::RecvError::Lagged(_)) => compare.reset_immediately(),
@@ -78,7 +84,10 @@ async fn compare_all(lifecycle: &Lifecycle) {
             lifecycle.kick(id);
         }
     }
-    for (id, _) in there {
+    for (id, observed) in there {
+        if observed.young {
+            continue;
+        }
         let known = sessions.iter().any(|record| record.session.id == id);
         // Read afresh: the session may have been made since the list was.
         if !known && matches!(records::is_unknown(lifecycle.database(), id).await, Ok(true)) {

@@ -221,6 +221,17 @@ pub(super) async fn set_state(
     Ok(update.exec(database.writer()).await?.rows_affected > 0)
 }
 
+/// Begins another generation of the same wish, unless a later wish has begun one already.
+pub(super) async fn next_generation(database: &Database, record: &Record) -> Result<()> {
+    session::Entity::update_many()
+        .col_expr(session::Column::Generation, Expr::col(session::Column::Generation).add(1))
+        .filter(session::Column::Uuid.eq(record.session.id.0))
+        .filter(session::Column::Generation.eq(record.generation as i64))
+        .exec(database.writer())
+        .await?;
+    Ok(())
+}
+
 /// Another name for a session.
 pub(super) async fn rename(database: &Database, id: SessionId, name: &str) -> Result<()> {
     let renamed = session::Entity::update_many()
@@ -292,6 +303,24 @@ async fn insert_line(db: &impl sea_orm::ConnectionTrait, id: SessionId, line: Li
     };
     session_event::Entity::insert(row).exec_without_returning(db).await?;
     Ok(())
+}
+
+/// Whether a session's timeline says something already.
+pub(super) async fn is_told(
+    database: &Database,
+    id: SessionId,
+    step: &str,
+    message: &str,
+    since: Timestamp,
+) -> Result<bool> {
+    let found = session_event::Entity::find()
+        .filter(session_event::Column::SessionUuid.eq(id.0))
+        .filter(session_event::Column::At.gte(since.as_millisecond()))
+        .filter(session_event::Column::Reason.eq(step))
+        .filter(session_event::Column::Message.eq(message))
+        .one(database.reader())
+        .await?;
+    Ok(found.is_some())
 }
 
 /// The newest lines of a session's timeline, the oldest of them first.

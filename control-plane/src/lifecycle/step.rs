@@ -3,8 +3,6 @@
 use super::session::State;
 use std::time::Duration;
 
-/// How long a started agent may take to link before the start has failed.
-pub const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an agent that was linked before may take to come back. It tries at least every ten seconds and ends
 /// itself after ten minutes; its shells live, so it is ended only when it is surely stuck.
 pub const RETURN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
@@ -61,6 +59,8 @@ pub struct Facts {
     pub proven: bool,
     /// How long the link has been awaited.
     pub waited: Duration,
+    /// How long a started agent may take to link before the start has failed.
+    pub patience: Duration,
     /// Starts that failed in a row.
     pub failures: u32,
     /// What is left of the pause after the last one.
@@ -127,7 +127,7 @@ fn towards_running(facts: &Facts) -> Action {
         return Action::Wait(facts.pause);
     }
     if facts.present {
-        let patience = if facts.launched && !facts.proven { START_TIMEOUT } else { RETURN_TIMEOUT };
+        let patience = if facts.launched && !facts.proven { facts.patience } else { RETURN_TIMEOUT };
         let left = patience.saturating_sub(facts.waited);
         return if left.is_zero() { Action::GiveUpWaiting } else { Action::Wait(left) };
     }
@@ -145,6 +145,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// How long the tests' agents may take to link.
+    const START_TIMEOUT: Duration = Duration::from_secs(60);
+
     /// A session that should run and of which nothing is there.
     fn facts() -> Facts {
         Facts {
@@ -156,6 +159,7 @@ mod tests {
             launched: false,
             proven: false,
             waited: Duration::ZERO,
+            patience: START_TIMEOUT,
             failures: 0,
             pause: Duration::ZERO,
             hopeless: false,
@@ -268,7 +272,7 @@ mod tests {
         ) {
             let facts = Facts {
                 want, state, linked, present, volume, launched, proven, failures, hopeless,
-                waited: Duration::from_secs(waited), pause: Duration::from_secs(pause),
+                waited: Duration::from_secs(waited), patience: START_TIMEOUT, pause: Duration::from_secs(pause),
             };
             let action = step(&facts);
             prop_assert!(!matches!(action, Action::Remove | Action::Erase));

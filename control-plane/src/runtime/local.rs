@@ -147,7 +147,7 @@ impl LocalRuntime {
             None => (false, None),
         };
         let running = started_here || self.agent(session).is_some();
-        Ok(Observed { running, volume, ended: ended.filter(|_| !running) })
+        Ok(Observed { running, volume, ended: ended.filter(|_| !running), ..Observed::default() })
     }
 
     fn remove_blocking(&self, session: SessionId) -> io::Result<()> {

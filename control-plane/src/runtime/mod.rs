@@ -1,8 +1,9 @@
-//! Runtimes: what runs agents. `kubernetes` for production, [`local`] as the embedded default.
+//! Runtimes: what runs agents. [`kubernetes`] for production, [`local`] as the embedded default.
 //!
 //! The lifecycle says what should be; a runtime makes it so in steps that may be repeated. Every call is
 //! idempotent, finishes in bounded time, and never infers a wish: only what is named is touched.
 
+pub mod kubernetes;
 pub mod local;
 mod process;
 
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use shared::id::SessionId;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
 
 /// What a runtime must know to run a session's agent.
 #[derive(Clone, Debug)]
@@ -32,8 +34,34 @@ pub struct Observed {
     pub running: bool,
     /// Whether files are kept for it: a folder or a volume.
     pub volume: bool,
-    /// If it ran and ended by itself: why, in words for a person.
+    /// If it ran and ended by itself, or is about to: why, in words for a person.
     pub ended: Option<String>,
+    /// What keeps it from starting.
+    pub trouble: Option<Trouble>,
+    /// What has happened to it so far, for the timeline.
+    pub notices: Vec<Notice>,
+    /// Made so recently that its session may not be known everywhere: never to be taken for an orphan.
+    pub young: bool,
+}
+
+/// What keeps an agent from starting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// For a person.
+    pub message: String,
+    /// Whether somebody must change something before trying again can help.
+    pub hopeless: bool,
+}
+
+/// Something that happened to what runs a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Stable: `scheduled`, `container_started`, `out_of_memory`, …
+    pub code: &'static str,
+    /// The same for the same happening, so that it is told once.
+    pub key: String,
+    /// For a person.
+    pub message: String,
 }
 
 /// What [`Runtime::ensure`] did.
@@ -43,6 +71,8 @@ pub enum Ensured {
     Adopted,
     /// It was started just now.
     Started,
+    /// One that waited for a session was given this one.
+    Claimed,
 }
 
 /// Why a runtime could not do what it was asked.
@@ -82,4 +112,22 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// The last lines that the session's agent logged, for a person who wonders why it does not start.
     async fn log_tail(&self, session: SessionId) -> Option<String>;
+
+    /// Whether its agents dial with [`Spec::credential`], for want of an identity of their own.
+    fn needs_credential(&self) -> bool {
+        true
+    }
+
+    /// How long a started agent may take to link, if nothing is known to be in its way.
+    fn start_patience(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    /// Runs for as long as the server does: tells `changed` of each session of which something changed by itself,
+    /// and keeps in order what belongs to no session.
+    async fn run(&self, changed: UnboundedSender<SessionId>) {
+        // Nothing changes by itself where nothing watches; held, so that nobody takes the end for a failure.
+        let _changed = changed;
+        std::future::pending().await
+    }
 }

@@ -2,10 +2,11 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use clap::Parser;
+use control_plane::agents::StoredCredentials;
 use control_plane::app::App;
 use control_plane::config::Cli;
 use control_plane::runtime::local::LocalRuntime;
-use control_plane::server;
+use control_plane::server::{self, Running};
 use control_plane::workspace::Database;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -48,7 +49,9 @@ impl TestServer {
         let listener = TcpListener::bind(settings.listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let runtime = LocalRuntime::new(data.path(), "/bin/false".into()).unwrap();
-        let app = server::assemble(settings, database, address, address, Arc::new(runtime)).await.unwrap();
+        let identity = Arc::new(StoredCredentials(database.clone()));
+        let running = Running { runtime: Arc::new(runtime), identity };
+        let app = server::assemble(settings, database, address, address, running).await.unwrap();
         let (store, lifecycle, agents) = (app.store.clone(), app.lifecycle.clone(), app.agents.clone());
         tokio::spawn(app.events.clone().run(store, lifecycle, agents, app.shutdown.clone()));
         tokio::spawn(app.clone().serve(listener));

@@ -165,6 +165,7 @@ impl Link {
             epoch: LinkEpoch(epoch),
             environment: Default::default(),
             limits: SyncLimits::default(),
+            credential: None,
         };
         let sync = sync.clone();
         let serving = tokio::spawn(async move { sync.serve(theirs, &accepted).await });

@@ -32,6 +32,9 @@ pub struct Hello {
 pub enum Welcome {
     /// The link is up.
     Accepted(Accepted),
+    /// There is no session for it yet. Another welcome follows, at the latest after
+    /// [`crate::limits::PING_EVERY`] and [`crate::limits::PING_TIMEOUT`].
+    Waiting,
     /// The link is refused; the control plane closes it.
     Refused {
         /// Why, with a stable code: `version`, `superseded`, `no_session`, `draining`.
@@ -67,6 +70,20 @@ pub struct Accepted {
     /// The operator's limits for files.
     #[serde(default)]
     pub limits: SyncLimits,
+    /// What to dial with from now on, kept in memory alone; without it, what the agent had.
+    #[serde(default)]
+    pub credential: Option<Pass>,
+}
+
+/// What an agent may dial with. Prints as nothing.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Pass(pub String);
+
+impl fmt::Debug for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pass(…)")
+    }
 }
 
 /// What the agent says on the control stream after its hello.

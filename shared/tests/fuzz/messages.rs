@@ -67,7 +67,9 @@ fn welcome(rng: &mut StdRng) -> hello::Welcome {
             epoch: LinkEpoch(mutate::number(r)),
             environment: variables(r),
             limits: limits(r),
+            credential: some(r, 2, make::text).pop().map(hello::Pass),
         }),
+        |_| hello::Welcome::Waiting,
         |r| hello::Welcome::Refused { failure: make::failure(r), retry: r.random() },
     )
 }

@@ -1,0 +1,142 @@
+//! Pods that wait for a session, and what was left behind by sessions and pods that are no more.
+
+use super::objects::{self, made_at, uid};
+use super::pod::Wanted;
+use super::session::YOUNG_MS;
+use super::{KubernetesRuntime, database, error, names, rows, status};
+use crate::entities::now_ms;
+use crate::runtime::RuntimeError;
+use crate::templates::{Template, Templates};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::{Resource, ResourceExt};
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// How often the pool is looked over, whatever happens.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How long after a claim the pool is refilled: a burst of starts needs the cluster for itself.
+const BURST: Duration = Duration::from_secs(5);
+/// The longest that a burst may hold up the refill.
+const BURST_MOST: Duration = Duration::from_secs(30);
+/// Waiting pods made in one go; the rest follow when these are there.
+const AT_ONCE: usize = 10;
+
+impl KubernetesRuntime {
+    /// Keeps as many pods waiting as the templates say, for as long as it runs.
+    pub(super) async fn keep_pool(&self) {
+        loop {
+            if let Err(why) = self.tend_pool().await {
+                tracing::warn!(%why, "the waiting pods could not be looked over");
+            }
+            let called = tokio::time::timeout(LOOK_EVERY, self.0.refill.notified()).await.is_ok();
+            if called {
+                let burst =
+                    async { while tokio::time::timeout(BURST, self.0.refill.notified()).await.is_ok() {} };
+                let _ = tokio::time::timeout(BURST_MOST, burst).await;
+            }
+        }
+    }
+
+    async fn tend_pool(&self) -> Result<(), RuntimeError> {
+        let db = &self.0.database;
+        // Rows before pods: a pod made in between is then only not yet counted.
+        let rows = rows::waiting(db).await.map_err(database)?;
+        let selector = self.0.recipe.selector();
+        let there = objects::list(&self.0.objects.pods, &selector).await?;
+        let volumes = objects::list(&self.0.objects.volumes, &selector).await?;
+        let templates = Templates::new(db.clone()).list().await;
+        let templates = templates.map_err(|why| RuntimeError::Retry(why.to_string()))?;
+        let uids: HashSet<_> = there.iter().filter_map(uid).collect();
+        rows::forget_gone(db, &uids, now_ms() - YOUNG_MS).await.map_err(database)?;
+        let mut kept: Vec<(String, String)> = Vec::new();
+        for row in rows {
+            let pod = there.iter().find(|pod| uid(*pod) == Some(row.uid));
+            let wanted = templates.iter().find(|template| template.hash() == row.template_hash);
+            let places = wanted.map_or(0, |template| template.warm as usize);
+            let taken = kept.iter().filter(|(hash, _)| *hash == row.template_hash).count();
+            let good = pod.is_some_and(|pod| {
+                let look = status::look(pod);
+                look.running && look.ended.is_none() && !look.trouble.is_some_and(|trouble| trouble.hopeless)
+            });
+            if good && taken < places {
+                kept.push((row.template_hash.clone(), row.name.clone()));
+            } else if rows::forget_waiting(db, row.uid).await.map_err(database)? {
+                // Forgotten first: no session can be given it any more.
+                tracing::info!(pod = row.name, "a waiting pod is not needed any more");
+                self.retire(pod, &row.volume).await?;
+            }
+        }
+        self.remove_left_behind(&there, &volumes).await?;
+        for template in &templates {
+            let hash = template.hash();
+            let missing =
+                (template.warm as usize).saturating_sub(kept.iter().filter(|(of, _)| *of == hash).count());
+            for _ in 0..missing.min(AT_ONCE) {
+                self.add_waiting(template).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn retire(&self, pod: Option<&Pod>, volume: &str) -> Result<(), RuntimeError> {
+        if let Some(pod) = pod {
+            objects::delete(&self.0.objects.pods, &pod.name_any(), pod.uid(), Some(1)).await?;
+        }
+        if let Some(found) = objects::get(&self.0.objects.volumes, volume).await?
+            && self.is_ours(&found)
+        {
+            objects::delete(&self.0.objects.volumes, volume, found.uid(), None).await?;
+        }
+        Ok(())
+    }
+
+    async fn add_waiting(&self, template: &Template) -> Result<(), RuntimeError> {
+        let name = names::warm();
+        let malformed = |why: serde_json::Error| RuntimeError::Permanent(why.to_string());
+        let volume = self.0.recipe.volume(&name, None, template).map_err(malformed)?;
+        let wanted = Wanted { name: &name, volume: &name, session: None, template };
+        let pod = self.0.recipe.pod(&wanted).map_err(malformed)?;
+        let failed = |why| error::explain("a waiting pod could not be made", why);
+        objects::create(&self.0.objects.volumes, &volume).await.map_err(failed)?;
+        let made = objects::create(&self.0.objects.pods, &pod).await.map_err(failed)?;
+        if let Some(uid) = uid(&made) {
+            rows::keep(&self.0.database, uid, &name, &name, &template.hash(), None)
+                .await
+                .map_err(database)?;
+        }
+        tracing::info!(pod = name, template = template.name, "a waiting pod was made");
+        Ok(())
+    }
+
+    /// Removes pods and volumes that wait for nobody: their rows are gone, or were never written.
+    async fn remove_left_behind(
+        &self,
+        pods: &[Pod],
+        volumes: &[PersistentVolumeClaim],
+    ) -> Result<(), RuntimeError> {
+        let old = now_ms() - YOUNG_MS;
+        for pod in pods.iter().filter(|pod| left_behind(*pod, old)) {
+            let Some(uid) = uid(pod) else { continue };
+            // Read afresh, since it may have been given to a session after the list was made.
+            if rows::get(&self.0.database, uid).await.map_err(database)?.is_none() {
+                tracing::warn!(pod = pod.name_any(), "removing a pod that nothing knows");
+                objects::delete(&self.0.objects.pods, &pod.name_any(), pod.uid(), None).await?;
+            }
+        }
+        for volume in volumes.iter().filter(|volume| left_behind(*volume, old)) {
+            let name = volume.name_any();
+            if !rows::uses_volume(&self.0.database, &name).await.map_err(database)? {
+                tracing::warn!(volume = name, "removing a volume that nothing knows");
+                objects::delete(&self.0.objects.volumes, &name, volume.uid(), None).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether it waits for a session, and for longer than its row needs to be visible.
+fn left_behind<K: Resource>(object: &K, old: i64) -> bool {
+    names::session(object.meta().labels.as_ref()).is_none()
+        && object.meta().deletion_timestamp.is_none()
+        && made_at(object).is_some_and(|at| at < old)
+}

@@ -1,0 +1,86 @@
+//! The settings of the Kubernetes runtime.
+
+use crate::config::BadSetting;
+use clap::{Args, ValueEnum};
+
+/// Where and how sessions' pods are made.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "With --runtime kubernetes")]
+pub struct KubernetesSettings {
+    /// The namespace of the sessions' pods and volumes.
+    #[arg(long, env = "BERTH_NAMESPACE", default_value = "berth-sessions", value_name = "NAME")]
+    pub namespace: String,
+    /// This Berth's name on all it makes. Another Berth in the same namespace needs another.
+    #[arg(long, env = "BERTH_INSTANCE", default_value = "berth", value_name = "NAME", value_parser = label)]
+    pub instance: String,
+    /// The image that brings the agent into each pod.
+    #[arg(long, env = "BERTH_AGENT_IMAGE", value_name = "IMAGE")]
+    pub agent_image: Option<String>,
+    /// Where pods dial this server's agent listener, such as ws://10.0.0.7:8081.
+    #[arg(long, env = "BERTH_AGENT_URL", value_name = "URL")]
+    pub agent_url: Option<String>,
+    /// The service account of sessions' pods; it is bound to nothing.
+    #[arg(long, env = "BERTH_SESSION_SERVICE_ACCOUNT", default_value = "berth-session", value_name = "NAME")]
+    pub session_service_account: String,
+    /// The storage class of sessions' volumes [default: the cluster's].
+    #[arg(long, env = "BERTH_STORAGE_CLASS", value_name = "NAME")]
+    pub storage_class: Option<String>,
+    /// When images are pulled.
+    #[arg(
+        long,
+        env = "BERTH_IMAGE_PULL_POLICY",
+        value_enum,
+        default_value = "if-not-present",
+        ignore_case = true
+    )]
+    pub image_pull_policy: PullPolicy,
+}
+
+impl KubernetesSettings {
+    /// Refuses what no pod could be made with.
+    pub(crate) fn check(&self) -> Result<(), BadSetting> {
+        if self.agent_image.is_none() {
+            return Err(BadSetting::Missing("--agent-image (BERTH_AGENT_IMAGE)"));
+        }
+        match &self.agent_url {
+            Some(url) if url.starts_with("ws://") => Ok(()),
+            Some(url) => Err(BadSetting::AgentUrl(url.clone())),
+            None => Err(BadSetting::Missing("--agent-url (BERTH_AGENT_URL)")),
+        }
+    }
+}
+
+/// When images are pulled, as Kubernetes has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PullPolicy {
+    /// At each start.
+    Always,
+    /// Unless the node has it.
+    #[value(alias = "ifnotpresent")]
+    IfNotPresent,
+    /// Not at all.
+    Never,
+}
+
+impl PullPolicy {
+    /// Kubernetes' own word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// A text that may be a label's value.
+fn label(text: &str) -> Result<String, String> {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let bytes = text.as_bytes();
+    let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    if text.len() <= 63 && ends(bytes.first()) && ends(bytes.last()) && bytes.iter().all(|b| inner(*b)) {
+        Ok(text.to_owned())
+    } else {
+        Err("a name has 1 to 63 letters, digits, hyphens, points or underscores, and begins and ends with a letter or digit".to_owned())
+    }
+}

@@ -1,0 +1,190 @@
+//! What a pod's status says, in words for the person whose machine it is.
+
+use crate::runtime::{Notice, Trouble};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod, PodCondition};
+
+/// Restarts of a container after which it will not come right by itself.
+const CRASHES: i32 = 3;
+/// Characters of the cluster's own words that are passed on.
+const WORDS: usize = 400;
+/// Reasons for which a container waits and that nobody but a person can mend.
+const HOPELESS: &[&str] = &[
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "ImageInspectError",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+];
+
+/// A pod, understood.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Look {
+    /// It is there and not at its end, though perhaps on its way to it.
+    pub running: bool,
+    /// Why it has ended or is ending.
+    pub ended: Option<String>,
+    /// What keeps it from starting.
+    pub trouble: Option<Trouble>,
+    /// What has happened to it so far.
+    pub notices: Vec<Notice>,
+}
+
+/// What `pod` is at.
+pub(super) fn look(pod: &Pod) -> Look {
+    let status = pod.status.clone().unwrap_or_default();
+    let phase = status.phase.as_deref().unwrap_or("Pending");
+    let containers: Vec<&ContainerStatus> = status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .chain(status.container_statuses.iter().flatten())
+        .collect();
+    let mut look = Look { running: !matches!(phase, "Failed" | "Succeeded"), ..Look::default() };
+    look.notices = notices(pod, &containers);
+    if !look.running {
+        look.ended = Some(ended(pod, &containers));
+    } else if pod.metadata.deletion_timestamp.is_some() {
+        look.ended = Some(deleted(pod));
+    } else {
+        look.trouble =
+            containers.iter().find_map(|container| trouble(container)).or_else(|| unschedulable(pod));
+    }
+    look
+}
+
+/// What keeps a pod from starting that only the cluster's events tell, such as a volume that cannot be mounted.
+pub(super) fn warning(events: &[Event]) -> Option<Trouble> {
+    let last = events
+        .iter()
+        .filter(|event| event.type_.as_deref() == Some("Warning"))
+        .max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0))?;
+    let message = last.message.as_deref().unwrap_or_default();
+    let reason = last.reason.as_deref().unwrap_or("Warning");
+    Some(Trouble { message: format!("the cluster says: {reason}: {}", words(message)), hopeless: false })
+}
+
+fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
+    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
+}
+
+fn unschedulable(pod: &Pod) -> Option<Trouble> {
+    let scheduled = condition(pod, "PodScheduled")?;
+    if scheduled.status != "False" {
+        return None;
+    }
+    let message = words(scheduled.message.as_deref().unwrap_or("no node takes it"));
+    // A node may come, by an autoscaler or because others leave.
+    Some(Trouble { message: format!("no node has room for it yet: {message}"), hopeless: false })
+}
+
+fn trouble(container: &ContainerStatus) -> Option<Trouble> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().unwrap_or_default();
+    let message = words(waiting.message.as_deref().unwrap_or_default());
+    if reason == "ErrImagePull" || HOPELESS.contains(&reason) {
+        let what = if reason.contains("Image") {
+            format!("the image {:?} cannot be had", container.image)
+        } else {
+            "its container cannot be made".to_owned()
+        };
+        // The first failure may be the registry's hiccup: the kubelet tries again, then backs off.
+        let hopeless = HOPELESS.contains(&reason);
+        return Some(Trouble { message: format!("{what} ({reason}): {message}"), hopeless });
+    }
+    if reason == "CrashLoopBackOff" {
+        let how = container.last_state.as_ref().map(exit).unwrap_or_else(|| "it ended".to_owned());
+        let message =
+            format!("its {} container ended {} times: {how}", container.name, container.restart_count);
+        return Some(Trouble { message, hopeless: container.restart_count >= CRASHES });
+    }
+    None
+}
+
+/// How a container ended.
+fn exit(state: &ContainerState) -> String {
+    let Some(terminated) = &state.terminated else { return "it ended".to_owned() };
+    if terminated.reason.as_deref() == Some("OOMKilled") {
+        return "it needed more memory than it may have".to_owned();
+    }
+    let last = terminated.message.as_deref().map(words).filter(|message| !message.is_empty());
+    let last = last.map(|message| format!("; it last said: {message}")).unwrap_or_default();
+    match terminated.signal {
+        Some(signal) => format!("signal {signal}{last}"),
+        None => format!("exit code {}{last}", terminated.exit_code),
+    }
+}
+
+/// Why a pod is at its end.
+fn ended(pod: &Pod, containers: &[&ContainerStatus]) -> String {
+    let status = pod.status.clone().unwrap_or_default();
+    let message = words(status.message.as_deref().unwrap_or_default());
+    match status.reason.as_deref() {
+        Some("Evicted") => format!("the cluster evicted it: {message}"),
+        Some("DeadlineExceeded") => "it ran for as long as any pod may".to_owned(),
+        Some("NodeLost" | "NodeShutdown" | "Shutdown" | "Terminated") => {
+            format!("its node went away: {message}")
+        }
+        Some("Preempting" | "Preempted") => format!("something more urgent took its place: {message}"),
+        Some(reason) => format!("its pod ended ({reason}): {message}"),
+        None => containers
+            .iter()
+            .filter_map(|container| container.state.as_ref().filter(|state| state.terminated.is_some()))
+            .map(exit)
+            .next()
+            .map(|how| format!("its pod ended: {how}"))
+            .unwrap_or_else(|| "its pod ended".to_owned()),
+    }
+}
+
+/// Why a pod that is being deleted is: not by this server, which asks nobody why.
+fn deleted(pod: &Pod) -> String {
+    if let Some(disruption) = condition(pod, "DisruptionTarget").filter(|target| target.status == "True") {
+        let reason = disruption.reason.as_deref().unwrap_or("disruption");
+        let message = words(disruption.message.as_deref().unwrap_or_default());
+        return format!("the cluster moved it ({reason}): {message}");
+    }
+    "its pod was deleted".to_owned()
+}
+
+/// The steps of a pod's start that are behind it, and what made its container start again.
+fn notices(pod: &Pod, containers: &[&ContainerStatus]) -> Vec<Notice> {
+    let mut notices = Vec::new();
+    let mut add =
+        |code: &'static str, key: String, message: String| notices.push(Notice { code, key, message });
+    if condition(pod, "PodScheduled").is_some_and(|scheduled| scheduled.status == "True") {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("a node");
+        add("scheduled", "scheduled".to_owned(), format!("A place was found on {node}."));
+    }
+    for container in containers {
+        let state = container.state.clone().unwrap_or_default();
+        if container.name == "workspace" && state.running.is_some() && container.restart_count == 0 {
+            add("container_started", "container_started".to_owned(), "Its container was started.".to_owned());
+        }
+        let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+        if let Some(terminated) =
+            last.filter(|_| container.name == "workspace" && container.restart_count > 0)
+        {
+            let oom = terminated.reason.as_deref() == Some("OOMKilled");
+            let code = if oom { "out_of_memory" } else { "container_restarted" };
+            let how = container.last_state.as_ref().map(exit).unwrap_or_default();
+            let restart = container.restart_count;
+            let message = format!(
+                "Its container ended ({how}) and was started again (restart {restart}); no file is lost."
+            );
+            add(code, format!("restart {}", container.restart_count), message);
+        }
+    }
+    notices
+}
+
+/// Words of the cluster's, fit for a line.
+fn words(text: &str) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.chars().filter(|c| !c.is_control()).take(WORDS).collect()
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;
