@@ -39,6 +39,7 @@ use kube::{Client, Config};
 use objects::Objects;
 use pod::Recipe;
 use sea_orm::DbErr;
+use session::END_MARGIN;
 use settings::KubernetesSettings;
 use shared::id::SessionId;
 use std::pin::pin;
@@ -173,11 +174,11 @@ impl Runtime for KubernetesRuntime {
     }
 
     async fn stop(&self, session: SessionId, grace: Duration) -> Result<(), RuntimeError> {
-        self.end_pods(session, grace).await
+        self.end_pods(session, grace, grace + END_MARGIN).await
     }
 
     async fn delete(&self, session: SessionId) -> Result<(), RuntimeError> {
-        self.end_pods(session, Duration::from_secs(1)).await?;
+        self.end_pods(session, Duration::from_secs(1), END_MARGIN).await?;
         self.remove_volumes(session).await
     }
 
@@ -210,3 +211,6 @@ impl Runtime for KubernetesRuntime {
 fn database(why: DbErr) -> RuntimeError {
     RuntimeError::Retry(format!("the database failed: {why}"))
 }
+
+#[cfg(test)]
+mod scenarios;

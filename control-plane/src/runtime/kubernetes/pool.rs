@@ -37,7 +37,7 @@ impl KubernetesRuntime {
         }
     }
 
-    async fn tend_pool(&self) -> Result<(), RuntimeError> {
+    pub(super) async fn tend_pool(&self) -> Result<(), RuntimeError> {
         let db = &self.0.database;
         // Rows before pods: a pod made in between is then only not yet counted.
         let rows = rows::waiting(db).await.map_err(database)?;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How much longer than its grace a pod's end is awaited.
-const END_MARGIN: Duration = Duration::from_secs(15);
+pub(super) const END_MARGIN: Duration = Duration::from_secs(15);
 /// How long a volume's end is awaited.
 const VOLUME_END: Duration = Duration::from_secs(10);
 /// How often the end of something is looked for.
@@ -193,11 +193,16 @@ impl KubernetesRuntime {
         Ok(ensured)
     }
 
-    /// Ends whatever runs for a session and waits for that, within the grace and a little.
-    pub(super) async fn end_pods(&self, session: SessionId, grace: Duration) -> Result<(), RuntimeError> {
+    /// Ends whatever runs for a session, by force after `grace`, and waits for that no longer than `patience`.
+    pub(super) async fn end_pods(
+        &self,
+        session: SessionId,
+        grace: Duration,
+        patience: Duration,
+    ) -> Result<(), RuntimeError> {
         let pods = self.pods_of(session).await?;
         let seconds = u32::try_from(grace.as_secs()).unwrap_or(u32::MAX).max(1);
-        let deadline = Instant::now() + grace + END_MARGIN;
+        let deadline = Instant::now() + patience;
         for pod in &pods {
             let since = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0.as_millisecond());
             let overdue = since.is_some_and(|at| now_ms() - at > FORCE_AFTER_MS);

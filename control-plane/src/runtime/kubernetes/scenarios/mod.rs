@@ -1,0 +1,86 @@
+//! Every branch of a pod's life against a mock of the cluster's API, with the faults that real ones have.
+
+mod cluster;
+mod identity;
+mod pool;
+mod session;
+mod watch;
+
+use super::settings::{KubernetesSettings, PullPolicy};
+use super::{KubernetesRuntime, rows};
+use crate::agents::identity::Credential;
+use crate::lifecycle;
+use crate::runtime::{Runtime, Spec};
+use crate::templates::{Template, Templates};
+use crate::workspace::Database;
+use cluster::{Cluster, NAMESPACE};
+use shared::id::SessionId;
+use std::sync::Arc;
+
+/// A runtime over a mock cluster and a database in memory.
+struct Scene {
+    cluster: Cluster,
+    database: Database,
+    runtime: KubernetesRuntime,
+}
+
+fn settings() -> KubernetesSettings {
+    KubernetesSettings {
+        namespace: NAMESPACE.to_owned(),
+        instance: "berth".to_owned(),
+        agent_image: Some("registry.example/agent:1".to_owned()),
+        agent_url: Some("ws://10.96.0.7:8081".to_owned()),
+        session_service_account: "berth-session".to_owned(),
+        storage_class: None,
+        image_pull_policy: PullPolicy::IfNotPresent,
+    }
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let cluster = Cluster::default();
+        let database = Database::open("sqlite::memory:").await.unwrap();
+        let runtime =
+            KubernetesRuntime::with_client(cluster.client(), &settings(), database.clone()).await.unwrap();
+        Self { cluster, database, runtime }
+    }
+
+    /// A session's row, and what its agent is to be run with.
+    async fn session(&self, name: &str) -> Spec {
+        let owner = self.database.local_user().await.unwrap();
+        let session = lifecycle::test_session(&self.database, owner, name).await;
+        self.spec(session, 1)
+    }
+
+    fn spec(&self, session: SessionId, generation: u64) -> Spec {
+        let credential = Credential::random(session);
+        Spec { session, generation, credential, template: Arc::new(template()) }
+    }
+
+    /// The session's pod and volume, made.
+    async fn started(&self, name: &str) -> (Spec, String, String) {
+        let spec = self.session(name).await;
+        self.runtime.prepare(&spec).await.unwrap();
+        self.runtime.ensure(&spec).await.unwrap();
+        let pod = super::names::pod(spec.session, spec.generation);
+        (spec.clone(), pod, super::names::volume(spec.session))
+    }
+
+    /// A pod that waits, its agent linked.
+    async fn waiting(&self) -> String {
+        Templates::new(self.database.clone()).put(&Template { warm: 1, ..template() }).await.unwrap();
+        self.runtime.tend_pool().await.unwrap();
+        let row = rows::waiting(&self.database).await.unwrap().pop().unwrap();
+        rows::note_waiting(&self.database, row.uid).await.unwrap();
+        row.name
+    }
+
+    /// Labels that say that this scene's Berth made an object.
+    fn labels(&self, session: Option<SessionId>) -> serde_json::Value {
+        serde_json::to_value(self.runtime.0.recipe.labels(session)).unwrap()
+    }
+}
+
+fn template() -> Template {
+    Template::new("default", "registry.example/python:1")
+}
