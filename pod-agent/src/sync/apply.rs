@@ -295,7 +295,11 @@ fn take_out(stage: &mut Stage, folder: &OwnedFd, name: &str, old: &Entry) -> Res
         stage.discard(&out);
         return Ok(());
     }
-    let _ = place(&stage.fd, &out, folder, name);
+    if let Err(why) = place(&stage.fd, &out, folder, name) {
+        tracing::warn!(%why, "what a program wrote while its file was deleted could not be put back");
+        // Who made the name anew meanwhile, or removed the folder, wrote over it or deleted it.
+        stage.discard(&out);
+    }
     Err(Applied::Changed)
 }
 
