@@ -545,6 +545,33 @@ async fn a_folder_that_moves_in_the_pod_is_renamed_file_by_file_and_no_content_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_folder_that_keeps_changing_is_gone_through_again_and_long_before_the_next_sweep() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    for n in 0..2_500 {
+        folder.write(&format!("big/f{n}"), "text");
+    }
+    link.until(&mut database, "all files", |d| d.tree.len() == 2_501).await;
+    let since = std::time::Instant::now();
+    // Each time it may be another folder, and what changed elsewhere told nobody.
+    for n in 0..3 {
+        std::fs::rename(folder.app("big"), folder.dir.path().join("outside")).unwrap();
+        std::fs::remove_file(folder.dir.path().join(format!("outside/f{n}"))).unwrap();
+        std::fs::write(folder.dir.path().join(format!("outside/g{n}")), "new").unwrap();
+        std::fs::rename(folder.dir.path().join("outside"), folder.app("big")).unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let is_new = |d: &Database, n: u32| {
+        d.text(&format!("big/g{n}")).is_some() && d.text(&format!("big/f{n}")).is_none()
+    };
+    link.until(&mut database, "what changed", |d| d.tree.len() == 2_501 && (0..3).all(|n| is_new(d, n)))
+        .await;
+    assert!(since.elapsed() < PATIENCE / 2, "only a sweep found it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_database_has_is_not_sent_again_unless_it_turns_out_to_lack_it() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let sync = folder.start();

@@ -98,6 +98,8 @@ impl<D: Disk> Engine<D> {
     /// Brings what is wanted into the workspace as far as it can be.
     pub(super) fn apply_wanted(&mut self) {
         self.fill_from_workspace();
+        // The base may come to know paths that wait to be looked at.
+        self.movable = None;
         let mut lacking = HashSet::new();
         let mut full = false;
         for _ in 0..3 {
@@ -139,7 +141,7 @@ impl<D: Disk> Engine<D> {
             }
         }
         self.overruled.retain(|path| self.wanted.contains_key(path));
-        self.retry_at = full.then(|| self.now + RETRY);
+        self.retry_at = full.then(|| self.now + self.retry_after);
         self.enter(if full { State::Full } else { State::Live });
         // A large one is asked for once on a link: what comes of it takes its time.
         let mut is_coming = |entry: &Entry| {
@@ -280,6 +282,7 @@ impl<D: Disk> Engine<D> {
             return;
         }
         if self.wanted.is_empty() {
+            self.retry_after = RETRY;
             if self.received > self.base.rev {
                 self.base.rev = self.received;
                 self.base.unsaved = true;

@@ -23,6 +23,9 @@ pub(super) const AWAY: (&str, &str) = (
     "workspace_gone",
     "the session's folder is gone; nothing is deleted for that, and saves are kept until it is back",
 );
+/// Items known below a folder from which on it is not gone through more often than every [`POLL`]: for 10,000 that
+/// takes some tens of milliseconds.
+const MANY_BELOW: usize = 2_000;
 /// Bytes of an ignore file that are read.
 const IGNORE_BYTES: u64 = 64 * 1024;
 
@@ -67,6 +70,10 @@ impl<D: Disk> Engine<D> {
         // A new folder: what came into it before it was watched. One that went: all that was in it.
         if is_folder {
             self.disk.watch(Some(&path));
+            if self.is_put_off(&path) {
+                self.dirty.insert(path, due);
+                return;
+            }
             self.scan_folder(Some(&path));
             // Perhaps it is another folder than before, of the same name.
             let differs = |below: &&WorkspacePath| {
@@ -81,6 +88,21 @@ impl<D: Disk> Engine<D> {
             self.mark_sent_below(&path, due);
         }
         self.dirty.insert(path, due);
+    }
+
+    /// Whether a folder that holds much waits for a look at everything, since one like it was gone through just now:
+    /// a program that keeps changing its mode would have the agent do nothing else.
+    fn is_put_off(&mut self, folder: &WorkspacePath) -> bool {
+        if self.base.below(folder).nth(MANY_BELOW).is_none() {
+            return false;
+        }
+        let put_off = self.many_at > self.now;
+        if put_off {
+            self.sweep_at = self.sweep_at.min(self.many_at);
+        } else {
+            self.many_at = self.now + POLL;
+        }
+        put_off
     }
 
     /// What was sent of a folder and not answered is in the base once it is: it must be looked at then.
@@ -187,7 +209,7 @@ impl<D: Disk> Engine<D> {
                     folders.push(Some(path.clone()));
                 }
                 if !known {
-                    self.dirty.entry(path).or_insert(now);
+                    self.dirty.insert_new(path, now);
                 }
             }
         }
@@ -195,7 +217,7 @@ impl<D: Disk> Engine<D> {
 
     /// A scan at the start that finds most files gone asks before it deletes them.
     pub(super) fn hold_mass_delete(&mut self) {
-        let known = self.dirty.keys().filter(|path| self.base.tree.contains_key(*path));
+        let known = self.dirty.paths().filter(|path| self.base.tree.contains_key(*path));
         let gone = known.filter(|path| self.disk.look(path, None) == Seen::Nothing);
         let gone: BTreeSet<_> = gone.cloned().collect();
         if gone.len() < 10 || gone.len() * 2 < self.base.tree.len() {

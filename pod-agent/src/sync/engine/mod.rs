@@ -3,21 +3,29 @@
 //!
 //! | module | what lives there |
 //! | --- | --- |
-//! | [`looking`] | which paths are to be looked at, and when |
+//! | [`looking`] | which paths are to be looked at |
+//! | [`dirty`] | and when |
 //! | [`bringing`] | from the database to the pod |
 //! | [`sending`] | from the pod to the database |
+//! | [`moves`] | what of that is a file that was elsewhere |
+//! | [`answers`] | what became of what was sent |
 //! | [`large`] | large contents, in parts, both ways |
 //! | [`telling`] | problems, states, and answers to who waits |
 
+mod answers;
 mod bringing;
+mod dirty;
 mod large;
 mod looking;
+mod moves;
 mod sending;
 mod telling;
 
 use super::base::Base;
 use super::disk::Disk;
+use dirty::Dirty;
 use large::Large;
+use moves::Movable;
 use sending::Flight;
 use shared::id::{ItemId, LinkEpoch, Revision, SessionId, VolumeId};
 use shared::ignore::Ignore;
@@ -32,6 +40,9 @@ use std::time::{Duration, Instant};
 const SAVE_AFTER: Duration = Duration::from_secs(2);
 /// How often a full file system is tried again, and a refused batch sent again.
 const RETRY: Duration = Duration::from_secs(1);
+/// The longest pause before contents that had no room are asked for over a new link: doubles from [`RETRY`] while
+/// the file system says that it has room, and has not enough.
+const RETRY_MOST: Duration = Duration::from_secs(16);
 
 /// A batch from the control plane, put together.
 #[derive(Debug)]
@@ -80,8 +91,8 @@ pub struct Engine<D> {
     /// Whether this link has told everything that the base lacked.
     caught_up: bool,
     flight: Option<Flight>,
-    /// Paths whose looks are due, or will be.
-    dirty: BTreeMap<WorkspacePath, Instant>,
+    dirty: Dirty,
+    movable: Movable,
     /// Paths seen gone, told after what is new: it may be what was there.
     gone: BTreeSet<WorkspacePath>,
     /// What the database holds, where that isn't in the workspace yet.
@@ -127,9 +138,13 @@ pub struct Engine<D> {
     /// How often everything is looked at.
     sweep: Duration,
     sweep_at: Instant,
+    /// Not before then is a folder that holds much gone through again.
+    many_at: Instant,
     save_at: Option<Instant>,
     /// When a full file system is tried again.
     retry_at: Option<Instant>,
+    /// How long after the last try.
+    retry_after: Duration,
     /// When sending goes on after a refusal.
     push_at: Option<Instant>,
     /// The workspace itself is gone, and nothing can be said of its files.
@@ -152,7 +167,8 @@ impl<D: Disk> Engine<D> {
             now,
             caught_up: false,
             flight: None,
-            dirty: BTreeMap::new(),
+            dirty: Dirty::default(),
+            movable: None,
             gone: BTreeSet::new(),
             wanted: BTreeMap::new(),
             stuck: HashSet::new(),
@@ -178,8 +194,10 @@ impl<D: Disk> Engine<D> {
             burst: None,
             sweep: looking::SWEEP,
             sweep_at: now,
+            many_at: now,
             save_at: None,
             retry_at: None,
+            retry_after: RETRY,
             push_at: None,
             away: false,
             no_room: false,
@@ -216,6 +234,7 @@ impl<D: Disk> Engine<D> {
                 self.retry_at = Some(now + RETRY);
             } else if std::mem::take(&mut self.no_room) {
                 // The control plane sends contents once; over a new stream it sends again what the base lacks.
+                self.retry_after = (2 * self.retry_after).min(RETRY_MOST);
                 self.unlinked();
             } else {
                 self.apply_wanted();

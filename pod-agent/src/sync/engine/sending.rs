@@ -1,12 +1,11 @@
-//! From the pod to the database: what changed is looked at, put into batches, sent, and agreed on once committed.
+//! From the pod to the database: what changed is looked at, put into batches, and sent.
 
-use super::{Engine, RETRY, Target};
-use crate::sync::disk::{Agreed, Disk, Seen, Stamp};
+use super::{Engine, RETRY};
+use crate::sync::disk::{Disk, Seen, Stamp};
 use shared::batch::{self, BatchError, Encoded, Op};
 use shared::chunk::is_large;
 use shared::id::{BatchId, Revision};
-use shared::link::Failure;
-use shared::link::sync::{Batch, Begin, CHUNK_BYTES, CONTENT_MISSING, Committed, End, FromAgent, OpResult};
+use shared::link::sync::{Batch, Begin, CHUNK_BYTES, End, FromAgent};
 use shared::path::WorkspacePath;
 use shared::plan::{Action, decide};
 use shared::tree::{Entry, Hash, Kind};
@@ -27,21 +26,21 @@ const WORTH_A_SEARCH: u64 = 64 * 1024;
 
 /// One change of a batch.
 #[derive(Debug)]
-struct Sent {
-    path: WorkspacePath,
+pub(super) struct Sent {
+    pub(super) path: WorkspacePath,
     /// What is there now.
-    new: Option<(Entry, Stamp)>,
+    pub(super) new: Option<(Entry, Stamp)>,
     /// Where it was before, if it moved.
-    from: Option<WorkspacePath>,
+    pub(super) from: Option<WorkspacePath>,
     /// What the base held there when it was sent.
-    pre: Option<Entry>,
+    pub(super) pre: Option<Entry>,
 }
 
 /// A batch that is sent and not answered.
 #[derive(Debug)]
 pub(super) struct Flight {
-    batch: BatchId,
-    sent: Vec<Sent>,
+    pub(super) batch: BatchId,
+    pub(super) sent: Vec<Sent>,
     /// The earliest question that waits for it.
     pub(super) asked: Option<u64>,
 }
@@ -74,15 +73,8 @@ impl<D: Disk> Engine<D> {
         if !self.gone.is_empty() && self.held.is_none() {
             return Some(self.burst_over().unwrap_or(self.now));
         }
-        let mut next: Option<Instant> = None;
-        for at in self.dirty.values() {
-            next = Some(next.map_or(*at, |next| next.min(*at)));
-            if *at <= self.now {
-                break;
-            }
-        }
         // Not before a burst is over.
-        next.map(|at| self.burst_over().map_or(at, |over| at.max(over)))
+        self.dirty.next(self.now).map(|at| self.burst_over().map_or(at, |over| at.max(over)))
     }
 
     /// Sends the next batch, if any is due.
@@ -97,13 +89,12 @@ impl<D: Disk> Engine<D> {
         let most = limits.batch_items.min(BATCH_ITEMS);
         // One more content, which is not large, still fits.
         let most_bytes = BATCH_BYTES.min(limits.batch_bytes / 2);
-        let due = self.dirty.iter().filter(|(_, at)| **at <= now).map(|(path, _)| path.clone());
-        let due: Vec<_> = due.take(2 * BATCH_ITEMS as usize).collect();
+        let due: Vec<_> = self.dirty.due(now).take(2 * BATCH_ITEMS as usize).cloned().collect();
         let mut more = due.len() as u64 == 2 * BATCH_ITEMS;
         let (mut there, mut replaced) = (Vec::new(), Vec::new());
         let mut bytes = 0;
         let mut consider = false;
-        let mut movable = None;
+        self.begin_moves();
         for path in due {
             if there.len() as u64 >= most || bytes > most_bytes {
                 more = true;
@@ -161,8 +152,7 @@ impl<D: Disk> Engine<D> {
                         let large = entry.kind == Kind::File && is_large(entry.size);
                         // A large one that the database lacks is uploaded, wherever it was.
                         let may_move = old.is_none() && !(large && self.unknown.contains(&entry.hash));
-                        let from =
-                            if may_move { self.moved_from(&entry, &stamp, &mut movable) } else { None };
+                        let from = if may_move { self.moved_from(&entry, &stamp) } else { None };
                         if large && from.is_none() && !self.has_content(entry.hash) {
                             self.upload(path, entry);
                             continue;
@@ -245,33 +235,7 @@ impl<D: Disk> Engine<D> {
     fn all_below_is_gone(&mut self, path: &WorkspacePath) {
         let below: Vec<_> = self.base.below(path).cloned().collect();
         self.gone.extend(below);
-    }
-
-    /// Where the base knows a file that turned up elsewhere: the same one by its number on the file system and its
-    /// content, and gone from there. `movable` is what is looked through, found at the first need.
-    fn moved_from(
-        &mut self,
-        entry: &Entry,
-        stamp: &Stamp,
-        movable: &mut Option<HashMap<(u64, u64), WorkspacePath>>,
-    ) -> Option<WorkspacePath> {
-        if entry.kind != Kind::File || self.held.is_some() {
-            return None;
-        }
-        let movable = movable.get_or_insert_with(|| {
-            let changed = self.dirty.keys().chain(&self.gone);
-            let known = changed.filter_map(|path| Some((path, self.base.tree.get(path)?.stamp?)));
-            known.map(|(path, stamp)| ((stamp.dev, stamp.ino), path.clone())).collect()
-        });
-        let from = movable.remove(&(stamp.dev, stamp.ino))?;
-        let known = self.base.tree.get(&from)?;
-        let same = known.entry.same_content(entry) && !self.wanted.contains_key(&from);
-        if !same || self.disk.look(&from, Some(known)) != Seen::Nothing {
-            return None;
-        }
-        self.dirty.remove(&from);
-        self.gone.remove(&from);
-        Some(from)
+        self.movable = None;
     }
 
     /// Which of these contents need not travel: the base has them, so the database does.
@@ -394,122 +358,5 @@ impl<D: Disk> Engine<D> {
             self.problem(&path, "hot_file", "the file changes while it is read; it is read again");
         }
         self.dirty.insert(path, self.now + soon);
-    }
-
-    /// The batch in flight, if this is the one that is answered.
-    fn answered(&mut self, batch: BatchId) -> Option<Flight> {
-        let flight = self.flight.take_if(|flight| flight.batch == batch)?;
-        if !self.base.unsure.is_empty() {
-            for (path, _) in flight.changes() {
-                self.base.unsure.remove(&path);
-            }
-        }
-        Some(flight)
-    }
-
-    pub(super) fn committed(&mut self, committed: Committed) {
-        let Some(flight) = self.answered(committed.batch) else { return };
-        self.committed = self.committed.max(committed.rev);
-        let now = self.now;
-        let mut again = false;
-        for (Sent { path, new, from, pre }, result) in flight.sent.into_iter().zip(committed.results) {
-            let agreed = |item| new.map(|(entry, stamp)| Agreed { entry, item, stamp: Some(stamp) });
-            match result {
-                OpResult::Applied { item } => {
-                    // A batch that was read before the commit may still be on its way.
-                    let newer = committed.rev > self.received;
-                    if let Some(from) = from {
-                        let moved = self.base.tree.get(&from).and_then(|known| known.item);
-                        self.base.set(&from, None);
-                        self.again(from.clone(), flight.asked);
-                        // Another item that the database has there by now stays wanted.
-                        let target = self.wanted.get(&from).copied().flatten();
-                        if target.is_none_or(|target| moved.is_some() && target.item == moved) {
-                            self.wanted.remove(&from);
-                        }
-                        if let (true, Some(moved)) = (newer, moved) {
-                            self.own.insert(from, (committed.rev, Some(moved)));
-                        }
-                    }
-                    self.hot.remove(&path);
-                    self.base.set(&path, agreed(item));
-                    if new.is_none() {
-                        // It may be back; while the base held it, that was no news.
-                        self.again(path.clone(), flight.asked);
-                    }
-                    new.inspect(|(entry, _)| self.large.let_go(entry.hash));
-                    self.wanted.remove(&path);
-                    self.cleared(&path);
-                    self.own.extend(newer.then_some((path, (committed.rev, None))));
-                }
-                OpResult::Superseded { now: stands @ Some(_), .. }
-                    if pre != stands && self.base.entry(&path) == stands.as_ref() =>
-                {
-                    // What stands came before the answer and was brought in over what was sent: what the pod holds
-                    // by now is news again, on top of that.
-                    for path in from.into_iter().chain([path]) {
-                        self.again(path, flight.asked);
-                    }
-                }
-                OpResult::Superseded { now: stands, .. } => {
-                    // What became of the place that it left is told by what comes.
-                    self.dirty.extend(from.map(|from| (from, now)));
-                    // The pod's state counts as agreed, so that the database's comes over it.
-                    self.base.set(&path, agreed(None));
-                    self.overruled.insert(path.clone());
-                    let wanted = self.wanted.get(&path).map(|target| target.map(|target| target.entry));
-                    if wanted != Some(stands) {
-                        // What needs a content comes with the next batch.
-                        if stands.is_none_or(|stands| stands.kind == Kind::Dir) {
-                            self.wanted.insert(path, stands.map(|entry| Target { entry, item: None }));
-                        } else {
-                            self.wanted.remove(&path);
-                        }
-                    }
-                    again = true;
-                }
-                OpResult::Refused(failure) if failure.code == CONTENT_MISSING => {
-                    let missing = new.map(|(entry, _)| entry.hash);
-                    self.unknown.extend(missing);
-                    missing.inspect(|hash| self.large.let_go(*hash));
-                    for path in from.into_iter().chain([path]) {
-                        self.again(path, flight.asked);
-                    }
-                }
-                OpResult::Refused(failure) => {
-                    self.dirty.extend(from.map(|from| (from, now)));
-                    self.problem(&path, &failure.code, &failure.message);
-                    self.stuck.insert(path.clone());
-                    self.refused.insert(path, new.map(|(entry, _)| entry));
-                }
-            }
-        }
-        if again || !self.wanted.is_empty() {
-            self.apply_wanted();
-        }
-    }
-
-    pub(super) fn batch_refused(&mut self, batch: BatchId, failure: Failure, retry: bool) {
-        let Some(flight) = self.answered(batch) else { return };
-        tracing::info!(code = failure.code, retry, "a batch was refused");
-        for Sent { path, new, from, .. } in flight.sent {
-            if let Some(from) = from {
-                self.again(from, flight.asked);
-            }
-            if !retry {
-                self.problem(&path, &failure.code, &failure.message);
-                self.refused.insert(path.clone(), new.map(|(entry, _)| entry));
-            }
-            self.again(path, flight.asked);
-        }
-        self.push_at = Some(self.now + RETRY);
-    }
-
-    /// What a batch did not settle is looked at again, and whoever waited for the batch waits for that.
-    fn again(&mut self, path: WorkspacePath, asked: Option<u64>) {
-        if let Some(asked) = asked {
-            self.waited.entry(path.clone()).or_insert(asked);
-        }
-        self.dirty.insert(path, self.now);
     }
 }

@@ -92,7 +92,7 @@ impl<D: Disk> Engine<D> {
         let (number, held) = (self.asks, self.held.is_some());
         // What is held waits for somebody's decision, and is not waited for.
         let gone = self.gone.iter().filter(|_| !held);
-        for path in self.dirty.keys().chain(gone) {
+        for path in self.dirty.paths().chain(gone) {
             if !self.waited.contains_key(path) {
                 self.waited.insert(path.clone(), number);
             }

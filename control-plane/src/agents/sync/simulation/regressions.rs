@@ -152,3 +152,20 @@ fn what_is_sent_of_a_folder_that_moves_away_meanwhile_is_looked_at_again() {
         assert_eq!(pod(&world, "d/a").as_deref(), Some(&b"one more"[..]));
     });
 }
+
+#[test]
+fn a_full_volume_is_tried_again_less_and_less_often_and_heals() {
+    let mut world = linked(1);
+    world.files.borrow_mut().full = true;
+    save(&mut world, "a", "text");
+    pass(&mut world, Duration::from_secs(300));
+    let links = world.counts["links"];
+    assert!((5..30).contains(&links), "{links} links in 300 s");
+    world.files.borrow_mut().full = false;
+    pass(&mut world, Duration::from_secs(40));
+    assert_eq!(pod(&world, "a").as_deref(), Some(&b"text"[..]));
+    assert!(world.server.problems.is_empty());
+    let healed = world.counts["links"];
+    pass(&mut world, Duration::from_secs(300));
+    assert_eq!(world.counts["links"], healed, "a link that nothing is wrong with stays");
+}
