@@ -48,6 +48,8 @@ pub enum Event<'a> {
         state: State,
         /// Why, if that needs a word.
         reason: Option<&'a str>,
+        /// The end that comes unless the session is used or extended; none if none comes soon.
+        ending: Option<&'a lifecycle::Ending>,
     },
     /// Both sides changed a file, otherwise; the pod's bytes are kept as this version.
     Conflict {
@@ -263,9 +265,10 @@ impl Events {
 
     fn session(&self, change: lifecycle::Change, memory: &mut Memory) {
         match change.state {
-            Some(state) => {
-                self.event(change.session, &Event::Session { state, reason: change.reason.as_deref() })
-            }
+            Some(state) => self.event(
+                change.session,
+                &Event::Session { state, reason: change.reason.as_deref(), ending: change.ending.as_ref() },
+            ),
             None => {
                 memory.forget(change.session);
                 self.tell(change.session, &Told::Gone);

@@ -6,6 +6,7 @@ use control_plane::environment::Environments;
 use control_plane::lifecycle::{Lifecycle, New, Session, Settings, State};
 use control_plane::runtime::Runtime;
 use control_plane::runtime::local::LocalRuntime;
+use control_plane::templates::{Template, Templates};
 use control_plane::workspace::{Database, Store};
 use shared::id::SessionId;
 use shared::limits::SyncLimits;
@@ -47,8 +48,11 @@ impl Server {
         let runtime = LocalRuntime::new(data, PathBuf::from(program)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         runtime.announce(listener.local_addr().unwrap()).unwrap();
-        let settings =
-            Settings { stop_grace: Duration::from_secs(10), compare_every: Duration::from_millis(500) };
+        let settings = Settings {
+            stop_grace: Duration::from_secs(10),
+            compare_every: Duration::from_millis(500),
+            ..Settings::default()
+        };
         let lifecycle = Lifecycle::new(store, agents.clone(), Arc::new(runtime.clone()), settings);
         let mut tasks = tokio::task::JoinSet::new();
         let (serving, running) = (agents.clone(), lifecycle.clone());
@@ -198,6 +202,52 @@ async fn an_agent_that_is_killed_is_started_again_with_its_folder() {
     let timeline = server.lifecycle.timeline(session.id).await.unwrap();
     let told = timeline.iter().find(|line| line.kind == "restart").expect("the restart is told of");
     assert!(told.message.contains("SIGKILL"), "{}", told.message);
+    server.delete(session.id).await;
+    server.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_sessions_folder_is_given_back_in_time_and_its_files_come_back_with_the_next_start() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path(), PROGRAM).await;
+    let template = Template { retention_s: 5, ..Template::local() };
+    Templates::new(server.database.clone()).put(&template).await.unwrap();
+    let session = server.create("one").await;
+    server.until(session.id, State::Running).await;
+    server.run(session.id, "mkdir sub && echo kept > sub/file && echo here > ../beside").await;
+    server.lifecycle.stop(session.id, None).await.unwrap();
+    server.until(session.id, State::Stopped).await;
+    let stopped = Instant::now();
+    let folder = data.path().join("sessions").join(session.id.to_string());
+    assert!(folder.join("app/sub/file").exists());
+    while folder.exists() {
+        assert!(stopped.elapsed() < SOON, "it is still there");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(stopped.elapsed() > Duration::from_secs(4), "not before its time");
+    let told = || async {
+        let timeline = server.lifecycle.timeline(session.id).await.unwrap();
+        timeline
+            .into_iter()
+            .filter(|line| line.kind == "released")
+            .map(|line| line.message)
+            .collect::<Vec<_>>()
+    };
+    while told().await.is_empty() {
+        assert!(stopped.elapsed() < SOON, "nobody is told");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(told().await[0].contains("5 seconds"), "{:?}", told().await);
+    server.lifecycle.start(session.id, None).await.unwrap();
+    server.until(session.id, State::Running).await;
+    let link = server.link(session.id).await;
+    let rev = control_plane::workspace::Store::new(server.database.clone(), SyncLimits::default())
+        .rev(session.id)
+        .await
+        .unwrap();
+    assert!(link.sync().wait_visible(rev, SOON).await);
+    assert_eq!(server.run(session.id, "cat sub/file; ls ..").await, "kept\nagent.log\napp\n");
+    assert_eq!(told().await.len(), 1, "once");
     server.delete(session.id).await;
     server.end().await;
 }

@@ -121,7 +121,7 @@ pub async fn run(settings: Settings) -> Result<(), AgentError> {
     match links(&settings, &parts, &ending).await {
         // The link is still up, so the last state goes out by it.
         Ok(Some((up, grace))) => {
-            let complete = up.meanwhile(last_state(&parts, grace)).await;
+            let complete = up.meanwhile(&parts.terminals, last_state(&parts, grace)).await;
             up.stopped(complete).await;
             Ok(())
         }

@@ -2,7 +2,7 @@
 
 use crate::agent::{LAST_STATE, Parts};
 use crate::exec;
-use crate::terminal::attach;
+use crate::terminal::{Terminals, attach};
 use crate::vitals;
 use futures::TryFutureExt;
 use shared::limits::{PING_EVERY, PING_TIMEOUT};
@@ -65,14 +65,14 @@ impl std::fmt::Debug for Up {
 
 impl Up {
     /// Keeps the link alive while `work` is done.
-    pub async fn meanwhile<T>(&self, work: impl Future<Output = T>) -> T {
+    pub async fn meanwhile<T>(&self, terminals: &Terminals, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         let mut beat = interval(PING_EVERY);
         loop {
             tokio::select! {
                 done = &mut work => return done,
                 _ = beat.tick() => {
-                    let _ = self.words.try_send(FromAgent::Heartbeat(vitals::read()));
+                    let _ = self.words.try_send(FromAgent::Heartbeat(vitals::read(terminals).await));
                 }
             }
         }
@@ -290,7 +290,7 @@ async fn serve(parts: &Parts, connected: Connected, ending: &CancellationToken) 
                 parts.events.told(&event);
             }
             _ = beat.tick() => {
-                let _ = words.try_send(FromAgent::Heartbeat(vitals::read()));
+                let _ = words.try_send(FromAgent::Heartbeat(vitals::read(&parts.terminals).await));
             }
             () = sleep_until(silent_since + PING_EVERY + PING_TIMEOUT) => {
                 return Ended::Lost("the control plane was silent for too long".to_owned());

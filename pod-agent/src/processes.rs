@@ -72,6 +72,8 @@ struct Stat {
     parent: i32,
     session: i32,
     started: u64,
+    /// Clock ticks of processor, its ended children's included.
+    ticks: u64,
     zombie: bool,
 }
 
@@ -81,6 +83,7 @@ fn stat(pid: i32) -> Option<Stat> {
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     Some(Stat {
         zombie: matches!(*fields.first()?, "Z" | "X"),
+        ticks: fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum(),
         parent: fields.get(1)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
@@ -99,6 +102,25 @@ fn all() -> BTreeMap<i32, Stat> {
 pub fn running() -> Vec<Process> {
     let running = all().into_iter().filter(|(_, stat)| !stat.zombie);
     running.map(|(pid, stat)| Process { pid, started: stat.started }).collect()
+}
+
+/// Clock ticks of processor that a process and all below it have used.
+pub fn ticks_below(leader: i32) -> u64 {
+    let all = all();
+    let descends = |mut pid: i32| {
+        // Bounded, as a parent's number may be reused while we look.
+        for _ in 0..1000 {
+            if pid == leader {
+                return true;
+            }
+            match all.get(&pid) {
+                Some(stat) if stat.parent > 0 && stat.parent != pid => pid = stat.parent,
+                _ => return false,
+            }
+        }
+        false
+    };
+    all.iter().filter(|(pid, _)| descends(**pid)).map(|(_, stat)| stat.ticks).sum()
 }
 
 /// The number of a process' session, which is that of the process that leads it.

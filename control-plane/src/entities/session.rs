@@ -39,6 +39,12 @@ pub struct Model {
     pub stopped_at: Option<i64>,
     /// When its lifetime ends.
     pub expires_at: Option<i64>,
+    /// It does not end for want of activity before this.
+    pub kept_until: Option<i64>,
+    /// Whether all files had reached the database when it last stopped; none if that is not known.
+    pub stop_complete: Option<i64>,
+    /// When the volume of the last stop was released.
+    pub volume_released_at: Option<i64>,
     /// When it was deleted.
     pub deleted_at: Option<i64>,
 }

@@ -145,7 +145,8 @@ async fn state<S: Sink<Message> + Unpin>(
         Err(crate::lifecycle::Error::NotFound(_)) => return Err((4404, "session_gone")),
         Err(_) => return Err((4503, "database_unavailable")),
     };
-    let event = Event::Session { state: now.state, reason: now.reason.as_deref() };
+    let ending = app.lifecycle.ending(session, now.state);
+    let event = Event::Session { state: now.state, reason: now.reason.as_deref(), ending: ending.as_ref() };
     send(sink, Message::text(event.json())).await?;
     send(sink, Message::text(sync_state(&app.agents, session).json())).await
 }

@@ -9,7 +9,6 @@ use crate::accounts::Role;
 use crate::agents::Link;
 use crate::agents::exec::{self, Running};
 use crate::app::App;
-use crate::lifecycle::Activity;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -99,15 +98,15 @@ async fn run(app: App, mut request: Request) -> Result<Response, Problem> {
     let body: ExecBody = request.json(BODY_BYTES).await?;
     let (command, stdin) = command(body)?;
     let link = link(&app, &request).await?;
-    app.lifecycle.touch(request.session()?, Activity::Call);
+    // Who waits for a command uses the session, however quiet it is.
+    let busy = app.lifecycle.busy(request.session()?);
     if command.after_rev.is_none() {
         wait_shown(&app, &link, request.session()?).await;
     }
     let running = exec::run(&link, command, stdin).await.map_err(asked)?;
-    let lines = stream::unfold(Some(Lines::new(running)), |lines| async {
-        let mut lines = lines?;
+    let lines = stream::unfold((Lines::new(running), busy), |(mut lines, busy)| async {
         let line = lines.next().await?;
-        Some((Ok::<_, io::Error>(line), Some(lines)))
+        Some((Ok::<_, io::Error>(line), (lines, busy)))
     });
     let mut response = warp::reply::stream(Shareable(Mutex::new(Box::pin(lines)))).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));

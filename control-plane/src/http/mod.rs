@@ -25,6 +25,7 @@ mod workspace;
 
 use crate::accounts::{Principal, Via};
 use crate::app::{App, Peer, SocketMark};
+use crate::lifecycle::Activity;
 use crate::telemetry::Untrusted;
 use bytes::{Buf, Bytes};
 use futures::{FutureExt, StreamExt};
@@ -226,7 +227,13 @@ async fn check(app: &App, route: &Route, request: &mut Request) -> Result<(), Pr
     }
     security::check_intent(request, principal.via, &app.settings)?;
     match route.access {
-        Access::Session(needed) => sessions::admit(app, request, &principal, needed).await?,
+        Access::Session(needed) => {
+            sessions::admit(app, request, &principal, needed).await?;
+            // What an open page reads is no activity; what changes or runs something is.
+            if !matches!(request.method, Method::GET | Method::HEAD) {
+                app.lifecycle.touch(request.session()?, Activity::Call);
+            }
+        }
         Access::Admin if !principal.admin => {
             return Err(Problem::forbidden(
                 "not_an_admin",

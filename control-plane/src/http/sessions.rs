@@ -7,7 +7,7 @@ use super::request::{JSON_BYTES, Request, no_session};
 use super::route::{Access, Route};
 use crate::accounts::{Principal, Role, role::role};
 use crate::app::App;
-use crate::lifecycle::{Error, New, Session, TimelineEvent};
+use crate::lifecycle::{Ends, Error, New, Session, TimelineEvent};
 use crate::templates::DEFAULT;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -25,12 +25,13 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new(Method::DELETE, "/api/sessions/{uuid}", session(Role::Owner), delete),
         Route::new(Method::POST, "/api/sessions/{uuid}/start", session(Role::Editor), start),
         Route::new(Method::POST, "/api/sessions/{uuid}/stop", session(Role::Editor), stop),
+        Route::new(Method::POST, "/api/sessions/{uuid}/extend", session(Role::Editor), extend),
         Route::new(Method::GET, "/api/sessions/{uuid}/timeline", session(Role::Viewer), timeline),
     ]
 }
 
 #[derive(OpenApi)]
-#[openapi(paths(create, list, get, delete, start, stop, timeline))]
+#[openapi(paths(create, list, get, delete, start, stop, extend, timeline))]
 struct Document;
 
 pub(super) fn document() -> Part {
@@ -66,6 +67,11 @@ fn refused(why: Error) -> Problem {
             Problem::conflict("name_in_use", format!("{} Choose another name.", sentence(&why.to_string())))
         }
         Error::BadName => Problem::bad("bad_name", sentence(&why.to_string())),
+        Error::BadExtension => Problem::bad("bad_extension", sentence(&why.to_string())),
+        Error::NotRunning(_) => Problem::conflict(
+            "session_not_running",
+            "The session does not run, so nothing ends it. Start it; all files are there.",
+        ),
         Error::NoTemplate(_) => Problem::bad(
             "no_such_template",
             format!("{} `GET /api/templates` lists what there is.", sentence(&why.to_string())),
@@ -111,10 +117,25 @@ struct SessionBody {
     state_at: String,
     /// When it was last used, to the minute.
     last_activity_at: Option<String>,
+    /// When it stops for want of activity if nothing more happens; null if it does not run, or for never.
+    idle_at: Option<String>,
+    /// When its lifetime ends; null if it does not run, or for never.
+    expires_at: Option<String>,
+    /// The end that comes soon, and of which its open pages are warned.
+    ending: Option<EndingBody>,
 }
 
-impl From<&Session> for SessionBody {
-    fn from(session: &Session) -> Self {
+/// An end that comes soon.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Ending)]
+struct EndingBody {
+    at: String,
+    /// `idle` or `lifetime`.
+    cause: &'static str,
+}
+
+impl SessionBody {
+    fn new(session: &Session, Ends { idle_at, expires_at, ending }: Ends) -> Self {
         Self {
             uuid: session.id.0,
             name: session.name.clone(),
@@ -124,12 +145,17 @@ impl From<&Session> for SessionBody {
             created_at: session.created_at.to_string(),
             state_at: session.state_at.to_string(),
             last_activity_at: session.active_at.map(|at| at.to_string()),
+            idle_at: idle_at.map(|at| at.to_string()),
+            expires_at: expires_at.map(|at| at.to_string()),
+            ending: ending.map(|end| EndingBody { at: end.at.to_string(), cause: end.cause.as_str() }),
         }
     }
 }
 
-fn answer(session: &Session) -> Response {
-    warp::reply::json(&SessionBody::from(session)).into_response()
+async fn answer(app: &App, session: &Session) -> Result<Response, Problem> {
+    let ends = app.lifecycle.ends(std::slice::from_ref(session)).await.map_err(refused)?;
+    let ends = ends.into_iter().next().unwrap_or_default();
+    Ok(warp::reply::json(&SessionBody::new(session, ends)).into_response())
 }
 
 /// Create a session.
@@ -158,7 +184,7 @@ async fn create(app: App, mut request: Request) -> Result<Response, Problem> {
         .await
         .map_err(refused)?;
     tracing::info!(request_id = %request.id, session = %session.id, "session created");
-    Ok(warp::reply::with_status(answer(&session), StatusCode::CREATED).into_response())
+    Ok(warp::reply::with_status(answer(&app, &session).await?, StatusCode::CREATED).into_response())
 }
 
 #[derive(Serialize, ToSchema)]
@@ -173,8 +199,9 @@ async fn list(app: App, request: Request) -> Result<Response, Problem> {
     let principal = request.principal()?;
     let owner = (!principal.admin).then_some(principal.user);
     let sessions = app.lifecycle.list(owner).await.map_err(refused)?;
-    Ok(warp::reply::json(&SessionsBody { sessions: sessions.iter().map(SessionBody::from).collect() })
-        .into_response())
+    let ends = app.lifecycle.ends(&sessions).await.map_err(refused)?;
+    let sessions = sessions.iter().zip(ends).map(|(session, ends)| SessionBody::new(session, ends)).collect();
+    Ok(warp::reply::json(&SessionsBody { sessions }).into_response())
 }
 
 /// One session.
@@ -182,8 +209,8 @@ async fn list(app: App, request: Request) -> Result<Response, Problem> {
     (status = 200, body = SessionBody),
     (status = 404, description = "`session_gone`", body = ProblemBody),
 ))]
-async fn get(_: App, request: Request) -> Result<Response, Problem> {
-    request.session.as_ref().map(answer).ok_or_else(no_session)
+async fn get(app: App, request: Request) -> Result<Response, Problem> {
+    answer(&app, request.session.as_ref().ok_or_else(no_session)?).await
 }
 
 /// Delete a session with its files and their history.
@@ -203,7 +230,7 @@ async fn delete(app: App, request: Request) -> Result<Response, Problem> {
 async fn start(app: App, request: Request) -> Result<Response, Problem> {
     let actor = request.principal()?.name.clone();
     let session = app.lifecycle.start(request.session()?, Some(actor)).await.map_err(refused)?;
-    Ok(warp::reply::with_status(answer(&session), StatusCode::ACCEPTED).into_response())
+    Ok(warp::reply::with_status(answer(&app, &session).await?, StatusCode::ACCEPTED).into_response())
 }
 
 /// Stop a session, once its last files have reached the database.
@@ -211,7 +238,35 @@ async fn start(app: App, request: Request) -> Result<Response, Problem> {
 async fn stop(app: App, request: Request) -> Result<Response, Problem> {
     let actor = request.principal()?.name.clone();
     let session = app.lifecycle.stop(request.session()?, Some(actor)).await.map_err(refused)?;
-    Ok(warp::reply::with_status(answer(&session), StatusCode::ACCEPTED).into_response())
+    Ok(warp::reply::with_status(answer(&app, &session).await?, StatusCode::ACCEPTED).into_response())
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Extension)]
+struct ExtensionBody {
+    /// How many seconds from now on it runs at least, up to 43,200 (12 hours). Left out: as long as its template lets it
+    /// be without activity, else half an hour.
+    seconds: Option<u32>,
+}
+
+/// Keep a session running.
+///
+/// Neither want of activity nor the end of its lifetime stops it before that time. Asking twice adds nothing; a session
+/// may be extended again and again. What counts as activity: keys, saves, commands and other calls that change
+/// something, files that change in the session, a processor at work over 10 % of the time, and output, which alone keeps
+/// a session for twice as long as nothing at all. Open pages and what they read do not.
+#[utoipa::path(post, path = "/api/sessions/{uuid}/extend", tag = "sessions", params(("uuid" = uuid::Uuid, Path)), request_body = ExtensionBody, responses(
+    (status = 200, description = "With its new ends", body = SessionBody),
+    (status = 400, description = "`bad_extension`, `bad_json`, `bad_request`", body = ProblemBody),
+    (status = 409, description = "`session_not_running`", body = ProblemBody),
+))]
+async fn extend(app: App, mut request: Request) -> Result<Response, Problem> {
+    let body: ExtensionBody = request.json(JSON_BYTES).await?;
+    let actor = request.principal()?.name.clone();
+    let session =
+        app.lifecycle.extend(request.session()?, body.seconds, Some(actor)).await.map_err(refused)?;
+    answer(&app, &session).await
 }
 
 /// One line of a timeline.
@@ -219,7 +274,7 @@ async fn stop(app: App, request: Request) -> Result<Response, Problem> {
 #[schema(as = TimelineEvent)]
 struct EventBody {
     at: String,
-    /// `created`, `start`, `step`, `running`, `stop`, `stopped`, `failed`, `agent`, …
+    /// `created`, `start`, `step`, `running`, `warning`, `extended`, `stop`, `stopped`, `released`, `failed`, `agent`, …
     kind: String,
     /// For a person.
     message: String,

@@ -187,7 +187,6 @@ async fn create(app: App, mut request: Request) -> Result<Response, Problem> {
     let link = link(&app, &request).await?;
     let create = Create { size: Size { cols, rows }, command, cwd };
     let summary = terminals::create(&link, create).await.map_err(asked)?;
-    app.lifecycle.touch(request.session()?, Activity::Call);
     Ok(warp::reply::with_status(warp::reply::json(&TerminalBody::from(summary)), StatusCode::CREATED)
         .into_response())
 }
@@ -206,7 +205,6 @@ async fn close(app: App, request: Request) -> Result<Response, Problem> {
     let terminal = terminal(&request)?;
     let link = link(&app, &request).await?;
     terminals::close(&link, terminal).await.map_err(asked)?;
-    app.lifecycle.touch(request.session()?, Activity::Call);
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -1,5 +1,6 @@
 //! Carries out the step that is due for a session.
 
+use super::ending;
 use super::records::{self, Line, Record};
 use super::session::State;
 use super::step::{self, Action, Facts, Want};
@@ -44,6 +45,8 @@ pub(super) struct Attempt {
     linked_at: Option<Instant>,
     pub(super) unlinked_at: Instant,
     told_adopted: bool,
+    /// Whether all files had reached the database when the agent ended, if it said so.
+    complete: Option<bool>,
 }
 
 impl Attempt {
@@ -63,6 +66,7 @@ impl Attempt {
             linked_at: None,
             unlinked_at: now,
             told_adopted: false,
+            complete: None,
         }
     }
 
@@ -130,6 +134,10 @@ impl Lifecycle {
             failures: attempt.failures,
             pause: attempt.retry_at.saturating_duration_since(now),
             hopeless: attempt.hopeless.is_some(),
+            release: match record.releasable && record.want == Want::Stopped {
+                true => self.retention_over(&record).await?.is_some(),
+                false => false,
+            },
         };
         let action = step::step(&facts);
         tracing::debug!(session = %id, ?action, "step");
@@ -183,13 +191,38 @@ impl Lifecycle {
             }
             Action::Stop => return self.stop_agent(&record, attempt).await,
             Action::MarkStopped => {
-                let reason = attempt.why.clone();
+                let kept = attempt.why.clone();
+                let reason = match (record.session.reason.clone(), kept) {
+                    (Some(ended), None) => {
+                        Some(format!("{ended} All files are kept; start it again to go on."))
+                    }
+                    (Some(ended), Some(why)) => Some(format!("{ended} {why}")),
+                    (None, why) => why,
+                };
                 let message =
                     reason.clone().unwrap_or_else(|| "It stopped; its files are in the database.".to_owned());
-                if records::set_state(self.database(), &record, State::Stopped, reason.as_deref()).await? {
+                if records::set_stopped(self.database(), &record, reason.as_deref(), attempt.complete).await?
+                {
                     self.line(id, "stopped", Some(State::Stopped), None, message, attempt).await?;
                     self.publish(id, Some(State::Stopped), reason);
                 }
+            }
+            Action::Release => {
+                if let Err(why) = self.0.runtime.release_volume(id).await {
+                    tracing::warn!(session = %id, %why, "a stopped session's volume could not be given back yet");
+                    attempt.failures += 1;
+                    return Ok(Next::Wait(step::backoff(attempt.failures)));
+                }
+                if records::set_released(self.database(), &record).await? {
+                    let kept = ending::words(self.retention_over(&record).await?.unwrap_or_default());
+                    let message = format!(
+                        "Its volume was given back {kept} after it stopped. Its files are in the database and come back \
+                         with the next start; what is not kept in step, such as its home folder, went with it."
+                    );
+                    self.say(id, "released", &message, None).await?;
+                }
+                // A runtime that keeps nothing apart has its folder still; nothing more is due.
+                return Ok(Next::End);
             }
             Action::Remove => {
                 if let Some(link) = link {
@@ -266,6 +299,15 @@ impl Lifecycle {
         Ok(Next::Again)
     }
 
+    /// Whether a stopped session's volume has been kept for long enough: for how many seconds it was to be.
+    pub(super) async fn retention_over(&self, record: &Record) -> Result<Option<u32>, Error> {
+        let template = templates::records::find(self.database().reader(), &record.session.template).await?;
+        let kept = i64::from(template.retention_s) * 1000;
+        let now = self.0.settings.clock.wall();
+        let over = kept > 0 && record.stopped_at.is_some_and(|stopped| stopped + kept <= now);
+        Ok(over.then_some(template.retention_s))
+    }
+
     async fn launch_failed(
         &self,
         record: &Record,
@@ -281,9 +323,11 @@ impl Lifecycle {
 
     async fn mark_running(&self, record: &Record, attempt: &mut Attempt) -> Result<(), Error> {
         let id = record.session.id;
+        self.begin_lifetime(record).await?;
         if !records::set_state(self.database(), record, State::Running, None).await? {
             return Ok(());
         }
+        self.0.watch.look();
         self.publish(id, Some(State::Running), None);
         self.line(id, "running", Some(State::Running), Some("connected"), "It runs.".to_owned(), attempt)
             .await?;
@@ -391,6 +435,7 @@ impl Lifecycle {
             attempt.failures += 1;
             return Ok(Next::Wait(step::backoff(attempt.failures)));
         }
+        attempt.complete = complete;
         attempt.why = (complete != Some(true)).then(|| {
             "It stopped before all of its files had reached the database. They are kept in its folder and follow at the next start."
                 .to_owned()

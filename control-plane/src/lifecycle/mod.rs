@@ -8,27 +8,34 @@
 //! | [`reconcile`] | notices what may have changed |
 //! | [`worker`] | one task a session that takes steps until nothing is left to do |
 //! | [`act`] | carries out the step that is due |
+//! | [`ending`] | when a session ends by itself, as a pure function |
+//! | [`watch`] | what happens in sessions; warns of their end, and ends them |
+//! | [`clock`] | a clock that never steps |
 //!
 //! Calls note in the database what is wanted and return; the reconciler makes it so, and tries again after a
 //! restart of the server just as it would have without one.
 
 mod act;
+pub mod clock;
+pub mod ending;
 mod reconcile;
 mod records;
 pub mod session;
 pub mod step;
+mod watch;
 mod worker;
 
-pub use session::{Activity, Change, New, Session, State, TimelineEvent};
+pub use ending::Cause;
+pub use session::{Activity, Change, Ending, Ends, New, Session, State, TimelineEvent};
 
 use crate::agents::Agents;
 use crate::runtime::Runtime;
-use crate::templates;
+use crate::templates::{self, Templates};
 use crate::workspace::{self, Store};
 use sea_orm::DbErr;
 use shared::id::SessionId;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use step::Want;
 use tokio::sync::broadcast;
@@ -47,11 +54,17 @@ pub struct Settings {
     pub stop_grace: Duration,
     /// How often everything is compared, whatever was said or missed in between.
     pub compare_every: Duration,
+    /// What times are reckoned by.
+    pub clock: clock::Clock,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { stop_grace: Duration::from_secs(30), compare_every: Duration::from_secs(60) }
+        Self {
+            stop_grace: Duration::from_secs(30),
+            compare_every: Duration::from_secs(60),
+            clock: clock::Clock::default(),
+        }
     }
 }
 
@@ -72,6 +85,12 @@ pub enum Error {
         "a session's name has 1 to {NAME_CHARACTERS} characters, none of them a control character, and no space at its ends"
     )]
     BadName,
+    /// Too long or none.
+    #[error("a session is extended by 1 to {} seconds", watch::EXTENSION_MOST_S)]
+    BadExtension,
+    /// Only what runs can be extended.
+    #[error("the session {0} does not run")]
+    NotRunning(SessionId),
     /// There is no such template.
     #[error("there is no template named {0:?}")]
     NoTemplate(String),
@@ -90,6 +109,8 @@ impl Error {
             Self::NotFound(_) => "session_not_found",
             Self::NameTaken(_) => "session_name_taken",
             Self::BadName => "bad_session_name",
+            Self::BadExtension => "bad_extension",
+            Self::NotRunning(_) => "session_not_running",
             Self::NoTemplate(_) => "no_such_template",
             Self::Workspace(why) => why.code(),
             Self::Database(_) => "database_unavailable",
@@ -119,8 +140,7 @@ struct Parts {
     settings: Settings,
     changes: broadcast::Sender<Change>,
     workers: Mutex<HashMap<SessionId, worker::Worker>>,
-    /// Uses not yet written to the database, in milliseconds since 1970.
-    uses: Mutex<HashMap<SessionId, i64>>,
+    watch: watch::Watch,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -135,7 +155,7 @@ impl Lifecycle {
             settings,
             changes: broadcast::channel(CHANGES_WAITING).0,
             workers: Mutex::default(),
-            uses: Mutex::default(),
+            watch: watch::Watch::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         }))
@@ -143,7 +163,7 @@ impl Lifecycle {
 
     /// Makes what is wanted come true, until [`Lifecycle::close`].
     pub async fn run(&self) {
-        reconcile::run(self).await;
+        tokio::join!(reconcile::run(self), self.watch_ends());
     }
 
     /// Lets the steps that are being taken finish, and takes no more. Agents live on.
@@ -223,15 +243,13 @@ impl Lifecycle {
         records::timeline(self.database(), id).await
     }
 
-    /// Notes that a session is being used. Costs a map entry; the database learns of it within a minute.
-    pub fn touch(&self, id: SessionId, _activity: Activity) {
-        let mut uses = self.0.uses.lock().unwrap_or_else(PoisonError::into_inner);
-        uses.insert(id, crate::entities::now_ms());
-    }
-
     /// Every change of a session's state from now on. A listener that falls behind is told so and should look afresh.
     pub fn watch(&self) -> broadcast::Receiver<Change> {
         self.0.changes.subscribe()
+    }
+
+    fn templates(&self) -> Templates {
+        Templates::new(self.database().clone())
     }
 
     fn database(&self) -> &workspace::Database {
@@ -240,7 +258,8 @@ impl Lifecycle {
 
     fn publish(&self, session: SessionId, state: Option<State>, reason: Option<String>) {
         // Nobody listening is fine.
-        let _ = self.0.changes.send(Change { session, state, reason });
+        let ending = state.and_then(|state| self.ending(session, state));
+        let _ = self.0.changes.send(Change { session, state, reason, ending });
     }
 
     async fn say(&self, id: SessionId, kind: &str, message: &str, actor: Option<String>) -> Result<()> {

@@ -6,7 +6,7 @@ use super::session::{Activity, State};
 use super::step::Want;
 use crate::agents::AgentEvent;
 use crate::workspace::Origin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio_util::task::AbortOnDropHandle;
@@ -42,7 +42,10 @@ pub(super) async fn run(lifecycle: &Lifecycle) {
                 Err(broadcast::error::RecvError::Closed) => return,
             },
             _ = compare.tick() => compare_all(lifecycle).await,
-            _ = uses.tick() => write_uses(lifecycle).await,
+            _ = uses.tick() => {
+                lifecycle.sample();
+                write_uses(lifecycle).await;
+            }
             () = lifecycle.0.closing.cancelled() => return,
         }
     }
@@ -75,9 +78,14 @@ async fn compare_all(lifecycle: &Lifecycle) {
     for record in &sessions {
         let id = record.session.id;
         let present = there.iter().any(|(there, observed)| *there == id && observed.running);
+        let volume = there.iter().any(|(there, observed)| *there == id && observed.volume);
+        let release = volume
+            && record.want == Want::Stopped
+            && record.releasable
+            && matches!(lifecycle.retention_over(record).await, Ok(Some(_)));
         let settled = match record.want {
             Want::Running => record.session.state == State::Running && lifecycle.0.agents.get(id).is_some(),
-            Want::Stopped => record.session.state == State::Stopped && !present,
+            Want::Stopped => record.session.state == State::Stopped && !present && !release,
             Want::Deleted => false,
         };
         if !settled {
@@ -101,8 +109,7 @@ async fn compare_all(lifecycle: &Lifecycle) {
 
 /// Writes down which sessions were used.
 pub(super) async fn write_uses(lifecycle: &Lifecycle) {
-    let uses = std::mem::take(&mut *lifecycle.0.uses.lock().unwrap_or_else(PoisonError::into_inner));
-    let uses: Vec<_> = uses.into_iter().collect();
+    let uses = lifecycle.0.watch.unnoted(lifecycle.0.settings.clock.offset());
     if let Err(why) = records::note_activity(lifecycle.database(), &uses).await {
         tracing::debug!(%why, "uses of sessions were not noted");
     }

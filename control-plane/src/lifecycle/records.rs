@@ -27,6 +27,22 @@ pub(super) struct Record {
     pub want: Want,
     /// Rises with every start.
     pub generation: u64,
+    /// When it last stopped, in milliseconds since 1970.
+    pub stopped_at: Option<i64>,
+    /// Whether all files had reached the database then, and its volume was not given back since.
+    pub releasable: bool,
+}
+
+/// A session that runs, as far as its end goes. Times are milliseconds since 1970.
+#[derive(Clone, Debug)]
+pub(super) struct Running {
+    pub id: SessionId,
+    pub generation: u64,
+    pub template: String,
+    pub active_at: i64,
+    pub started_at: Option<i64>,
+    pub expires_at: Option<i64>,
+    pub kept_until: Option<i64>,
 }
 
 /// A line for the timeline.
@@ -71,8 +87,13 @@ fn record(row: session::Model) -> Result<Record> {
         created_at: time(row.created_at),
         state_at: time(row.updated_at),
         active_at: Some(time(row.last_activity_at)),
+        started_at: row.started_at.map(time),
+        expires_at: row.expires_at.map(time),
+        kept_until: row.kept_until.map(time),
     };
-    Ok(Record { session, want, generation: row.generation as u64 })
+    let (generation, stopped_at) = (row.generation as u64, row.stopped_at);
+    let releasable = row.stop_complete == Some(1) && row.volume_released_at.is_none();
+    Ok(Record { session, want, generation, stopped_at, releasable })
 }
 
 /// Makes a session and its empty workspace.
@@ -100,6 +121,9 @@ pub(super) async fn create(
         started_at: Set(None),
         stopped_at: Set(None),
         expires_at: Set(None),
+        kept_until: Set(None),
+        stop_complete: Set(None),
+        volume_released_at: Set(None),
         deleted_at: Set(None),
     };
     let transaction = database.begin().await?;
@@ -187,7 +211,11 @@ pub(super) async fn want(
     if want == Want::Running {
         update = update
             .col_expr(session::Column::Generation, Expr::col(session::Column::Generation).add(1))
-            .col_expr(session::Column::LastActivityAt, Expr::value(now));
+            .col_expr(session::Column::LastActivityAt, Expr::value(now))
+            .col_expr(session::Column::ExpiresAt, Expr::value(Option::<i64>::None))
+            .col_expr(session::Column::KeptUntil, Expr::value(Option::<i64>::None))
+            .col_expr(session::Column::StopComplete, Expr::value(Option::<i64>::None))
+            .col_expr(session::Column::VolumeReleasedAt, Expr::value(Option::<i64>::None));
     }
     if want == Want::Deleted {
         update = update.col_expr(session::Column::DeletedAt, Expr::value(now));
@@ -230,6 +258,116 @@ pub(super) async fn next_generation(database: &Database, record: &Record) -> Res
         .exec(database.writer())
         .await?;
     Ok(())
+}
+
+/// Notes that a session stopped, and whether all its files had reached the database, if that is known.
+pub(super) async fn set_stopped(
+    database: &Database,
+    record: &Record,
+    reason: Option<&str>,
+    complete: Option<bool>,
+) -> Result<bool> {
+    if !set_state(database, record, State::Stopped, reason).await? {
+        return Ok(false);
+    }
+    session::Entity::update_many()
+        .col_expr(session::Column::StopComplete, Expr::value(complete.map(i64::from)))
+        .filter(session::Column::Uuid.eq(record.session.id.0))
+        .filter(session::Column::Generation.eq(record.generation as i64))
+        .filter(session::Column::ObservedState.eq(State::Stopped.as_str()))
+        .exec(database.writer())
+        .await?;
+    Ok(true)
+}
+
+/// Notes that a stopped session's volume is no more.
+pub(super) async fn set_released(database: &Database, record: &Record) -> Result<bool> {
+    let update = session::Entity::update_many()
+        .col_expr(session::Column::VolumeReleasedAt, Expr::value(now_ms()))
+        .filter(session::Column::Uuid.eq(record.session.id.0))
+        .filter(session::Column::Generation.eq(record.generation as i64))
+        .filter(session::Column::VolumeReleasedAt.is_null());
+    Ok(update.exec(database.writer()).await?.rows_affected > 0)
+}
+
+/// Every session that runs.
+pub(super) async fn running(database: &Database) -> Result<Vec<Running>> {
+    let rows = session::Entity::find()
+        .filter(session::Column::DesiredState.eq(Want::Running.as_str()))
+        .filter(session::Column::ObservedState.eq(State::Running.as_str()))
+        .filter(session::Column::DeletedAt.is_null())
+        .all(database.reader())
+        .await?;
+    let running = |row: session::Model| Running {
+        id: SessionId(row.uuid),
+        generation: row.generation as u64,
+        template: row.template,
+        active_at: row.last_activity_at,
+        started_at: row.started_at,
+        expires_at: row.expires_at,
+        kept_until: row.kept_until,
+    };
+    Ok(rows.into_iter().map(running).collect())
+}
+
+/// Wants a session stopped because its end has come, unless anything that this was decided from has changed: it was
+/// used, extended, stopped or started anew. Answers whether it is so.
+pub(super) async fn end(database: &Database, row: &Running, reason: &str) -> Result<bool> {
+    let same = |column: session::Column, value: Option<i64>| match value {
+        Some(value) => column.eq(value),
+        None => column.is_null(),
+    };
+    let update = session::Entity::update_many()
+        .col_expr(session::Column::DesiredState, Expr::value(Want::Stopped.as_str()))
+        .col_expr(session::Column::ObservedState, Expr::value(State::Stopping.as_str()))
+        .col_expr(session::Column::Reason, Expr::value(reason))
+        .col_expr(session::Column::UpdatedAt, Expr::value(now_ms()))
+        .filter(session::Column::Uuid.eq(row.id.0))
+        .filter(session::Column::DeletedAt.is_null())
+        .filter(session::Column::DesiredState.eq(Want::Running.as_str()))
+        .filter(session::Column::Generation.eq(row.generation as i64))
+        .filter(session::Column::LastActivityAt.lte(row.active_at))
+        .filter(same(session::Column::ExpiresAt, row.expires_at))
+        .filter(same(session::Column::KeptUntil, row.kept_until));
+    Ok(update.exec(database.writer()).await?.rows_affected > 0)
+}
+
+/// Sets when a session's lifetime ends, if this start of it has none yet.
+pub(super) async fn begin_lifetime(database: &Database, record: &Record, end: i64) -> Result<()> {
+    session::Entity::update_many()
+        .col_expr(session::Column::ExpiresAt, Expr::value(end))
+        .filter(session::Column::Uuid.eq(record.session.id.0))
+        .filter(session::Column::Generation.eq(record.generation as i64))
+        .filter(session::Column::ExpiresAt.is_null())
+        .exec(database.writer())
+        .await?;
+    Ok(())
+}
+
+/// Moves the end of a session's lifetime, if it is still what it was.
+pub(super) async fn move_end(database: &Database, id: SessionId, from: i64, to: i64) -> Result<bool> {
+    let update = session::Entity::update_many()
+        .col_expr(session::Column::ExpiresAt, Expr::value(to))
+        .filter(session::Column::Uuid.eq(id.0))
+        .filter(session::Column::ExpiresAt.eq(from));
+    Ok(update.exec(database.writer()).await?.rows_affected > 0)
+}
+
+/// Lets neither want of activity nor the end of its lifetime stop a session before `until`. Answers false if it is not
+/// wanted to run.
+pub(super) async fn extend(database: &Database, id: SessionId, until: i64) -> Result<bool> {
+    let column = |column: session::Column| Expr::col(column);
+    let kept = Expr::case(column(session::Column::KeptUntil).gt(until), column(session::Column::KeptUntil));
+    // Of one that never expires nothing is extended.
+    let expires = Expr::case(column(session::Column::ExpiresAt).lt(until), Expr::value(until));
+    let update = session::Entity::update_many()
+        .col_expr(session::Column::KeptUntil, kept.finally(until).into())
+        .col_expr(session::Column::ExpiresAt, expires.finally(column(session::Column::ExpiresAt)).into())
+        .filter(session::Column::Uuid.eq(id.0))
+        .filter(session::Column::DeletedAt.is_null())
+        .filter(session::Column::DesiredState.eq(Want::Running.as_str()))
+        .filter(session::Column::ObservedState.eq(State::Running.as_str()));
+    Ok(update.exec(database.writer()).await?.rows_affected > 0)
 }
 
 /// Another name for a session.
@@ -340,3 +478,7 @@ pub(super) async fn timeline(database: &Database, id: SessionId) -> Result<Vec<T
     };
     Ok(rows.into_iter().rev().map(line).collect())
 }
+
+#[cfg(test)]
+#[path = "records_tests.rs"]
+mod tests;

@@ -1,5 +1,6 @@
 //! A session as everyone but the database sees it.
 
+use super::ending::Cause;
 use crate::environment::Row;
 use crate::templates;
 use jiff::Timestamp;
@@ -72,6 +73,32 @@ pub struct Session {
     pub state_at: Timestamp,
     /// When it was last used, to the minute.
     pub active_at: Option<Timestamp>,
+    /// When it last began to run.
+    pub started_at: Option<Timestamp>,
+    /// When its lifetime ends; none for never.
+    pub expires_at: Option<Timestamp>,
+    /// It does not end for want of activity before this.
+    pub kept_until: Option<Timestamp>,
+}
+
+/// When a session ends by itself if nothing more happens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// For want of activity; none for never.
+    pub idle_at: Option<Timestamp>,
+    /// Because its lifetime is over; none for never.
+    pub expires_at: Option<Timestamp>,
+    /// The end that its users were warned of.
+    pub ending: Option<Ending>,
+}
+
+/// An end that comes soon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ending {
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub cause: Cause,
 }
 
 /// What a new session is to be.
@@ -117,6 +144,8 @@ pub struct Change {
     pub state: Option<State>,
     /// Why, if that needs a word.
     pub reason: Option<String>,
+    /// The end that its users are to be warned of, if it runs.
+    pub ending: Option<Ending>,
 }
 
 /// One line of a session's timeline.
@@ -145,4 +174,8 @@ pub enum Activity {
     Call,
     /// Files changed in the pod.
     Sync,
+    /// Its processor was at work.
+    Processor,
+    /// Its terminals put something out; counts only so far.
+    Output,
 }

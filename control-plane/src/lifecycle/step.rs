@@ -67,6 +67,8 @@ pub struct Facts {
     pub pause: Duration,
     /// Whether trying again is known to be of no use.
     pub hopeless: bool,
+    /// Whether a stopped session's volume has been kept for long enough, and all its files are in the database.
+    pub release: bool,
 }
 
 /// The next thing to do. Each may be done again without harm.
@@ -92,6 +94,8 @@ pub enum Action {
     Stop,
     /// Say that it stopped.
     MarkStopped,
+    /// Give its volume back; its files are in the database.
+    Release,
     /// End it and remove its files.
     Remove,
     /// Remove its rows; nothing of it is left then.
@@ -109,6 +113,7 @@ pub fn step(facts: &Facts) -> Action {
         Want::Running => towards_running(facts),
         Want::Stopped if facts.linked || facts.present => Action::Stop,
         Want::Stopped if facts.state != State::Stopped => Action::MarkStopped,
+        Want::Stopped if facts.release && facts.volume => Action::Release,
         Want::Stopped => Action::Rest,
         Want::Deleted if facts.linked || facts.present || facts.volume => Action::Remove,
         Want::Deleted => Action::Erase,
@@ -163,6 +168,7 @@ mod tests {
             failures: 0,
             pause: Duration::ZERO,
             hopeless: false,
+            release: false,
         }
     }
 
@@ -241,6 +247,16 @@ mod tests {
                 Facts { want: Want::Stopped, state: State::Stopping, ..f() },
                 Action::MarkStopped,
             ),
+            (
+                "its volume is kept until then",
+                Facts { want: Want::Stopped, state: State::Stopped, release: true, ..f() },
+                Action::Release,
+            ),
+            (
+                "and given back once",
+                Facts { want: Want::Stopped, state: State::Stopped, release: true, volume: false, ..f() },
+                Action::Rest,
+            ),
             ("and rests", Facts { want: Want::Stopped, state: State::Stopped, ..f() }, Action::Rest),
             (
                 "one that appears though stopped is ended",
@@ -267,11 +283,11 @@ mod tests {
         fn nothing_is_removed_unless_deletion_is_wanted_and_nothing_launched_twice(
             want in prop_oneof![Just(Want::Running), Just(Want::Stopped)],
             state in prop_oneof![Just(State::Stopped), Just(State::Starting), Just(State::Running), Just(State::Stopping), Just(State::Failed)],
-            linked: bool, present: bool, volume: bool, launched: bool, proven: bool, hopeless: bool,
+            linked: bool, present: bool, volume: bool, release: bool, launched: bool, proven: bool, hopeless: bool,
             waited in 0u64..100, failures in 0u32..9, pause in 0u64..3,
         ) {
             let facts = Facts {
-                want, state, linked, present, volume, launched, proven, failures, hopeless,
+                want, state, linked, present, volume, launched, proven, failures, hopeless, release,
                 waited: Duration::from_secs(waited), patience: START_TIMEOUT, pause: Duration::from_secs(pause),
             };
             let action = step(&facts);
@@ -280,7 +296,10 @@ mod tests {
                 prop_assert!(want == Want::Running && !present && !linked && !launched);
             }
             if want == Want::Running {
-                prop_assert!(!matches!(action, Action::Stop));
+                prop_assert!(!matches!(action, Action::Stop | Action::Release));
+            }
+            if action == Action::Release {
+                prop_assert!(release && !present && !linked && state == State::Stopped);
             }
         }
     }

@@ -257,6 +257,14 @@ impl Runtime for LocalRuntime {
         blocking("its folder could not be removed", move || this.remove_blocking(session)).await
     }
 
+    async fn release_volume(&self, session: SessionId) -> Result<(), RuntimeError> {
+        if self.agent(session).is_some() {
+            return Err(RuntimeError::Retry("its agent runs".to_owned()));
+        }
+        let this = self.clone();
+        blocking("its folder could not be removed", move || this.remove_blocking(session)).await
+    }
+
     async fn observe(&self, session: SessionId) -> Result<Observed, RuntimeError> {
         let this = self.clone();
         blocking("it could not be looked at", move || this.observe_blocking(session)).await

@@ -104,6 +104,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// Ends the session's agent and removes its files.
     async fn delete(&self, session: SessionId) -> Result<(), RuntimeError>;
 
+    /// Gives a stopped session's volume back: its files are in the database, from where the next start brings them.
+    /// A runtime that has nothing to give back does nothing.
+    async fn release_volume(&self, _session: SessionId) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     /// What is there of one session.
     async fn observe(&self, session: SessionId) -> Result<Observed, RuntimeError>;
 

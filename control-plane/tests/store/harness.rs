@@ -191,6 +191,9 @@ async fn new_session(store: &Store) -> SessionId {
         started_at: Set(None),
         stopped_at: Set(None),
         expires_at: Set(None),
+        kept_until: Set(None),
+        stop_complete: Set(None),
+        volume_released_at: Set(None),
         deleted_at: Set(None),
     };
     let row = session::Entity::insert(row).exec(&tx).await.unwrap();

@@ -149,6 +149,11 @@ impl Terminals {
         self.shells().iter().find(|s| s.id() == terminal).cloned().ok_or_else(gone)
     }
 
+    /// Bytes that the terminals there are have put out.
+    pub fn output_bytes(&self) -> u64 {
+        self.shells().iter().map(|shell| shell.state().history.end().0).sum()
+    }
+
     /// The terminal in which a process runs.
     pub fn of_process(&self, pid: i32) -> Option<Arc<Shell>> {
         let (tag, session) = (processes::variable(pid, TAG), processes::session(pid));

@@ -140,8 +140,10 @@ pub struct Vitals {
     pub memory: u64,
     /// The limit on that, or 0 where there is none.
     pub memory_limit: u64,
-    /// CPU time used since the agent's start, in milliseconds.
+    /// CPU time used by the session, in milliseconds; where it is added up from its processes, it may fall.
     pub cpu_ms: u64,
+    /// Bytes that the terminals there are have put out.
+    pub output_bytes: u64,
     /// Processes of the session.
     pub processes: u32,
 }

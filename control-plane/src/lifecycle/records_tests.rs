@@ -1,0 +1,115 @@
+//! Ends of sessions in each database; PostgreSQL where `BERTH_TEST_DATABASE_URL` names one.
+
+use super::*;
+use sea_orm::ConnectionTrait;
+
+/// Runs `check` with an empty database of each kind.
+async fn on_each<F: Future<Output = ()>>(check: impl Fn(Database) -> F) {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite://{}?mode=rwc", folder.path().join("berth.sqlite").display());
+    check(Database::open(&sqlite).await.unwrap()).await;
+    let Ok(server) = std::env::var("BERTH_TEST_DATABASE_URL") else { return };
+    let schema = format!("ends_{}", uuid::Uuid::new_v4().simple());
+    let admin = sea_orm::Database::connect(&server).await.unwrap();
+    admin.execute_unprepared(&format!("CREATE SCHEMA {schema}")).await.unwrap();
+    let separator = if server.contains('?') { '&' } else { '?' };
+    let postgres =
+        Database::open(&format!("{server}{separator}options[search_path]={schema}")).await.unwrap();
+    check(postgres.clone()).await;
+    postgres.close().await.unwrap();
+    admin.execute_unprepared(&format!("DROP SCHEMA {schema} CASCADE")).await.unwrap();
+}
+
+/// A session that runs, with a lifetime that ends at `expires`.
+async fn started(database: &Database, name: &str, expires: Option<i64>) -> Running {
+    let owner = database.local_user().await.unwrap();
+    let record = create(database, New::named(owner, name)).await.unwrap();
+    if let Some(end) = expires {
+        begin_lifetime(database, &record, end).await.unwrap();
+        // Once begun it stands, however often the agent is started anew.
+        begin_lifetime(database, &record, end + 1).await.unwrap();
+    }
+    assert!(set_state(database, &record, State::Running, None).await.unwrap());
+    now(database, record.session.id).await.unwrap()
+}
+
+async fn now(database: &Database, id: SessionId) -> Option<Running> {
+    running(database).await.unwrap().into_iter().find(|row| row.id == id)
+}
+
+#[tokio::test]
+async fn an_end_holds_only_if_nobody_used_extended_or_restarted_the_session_meanwhile() {
+    on_each(|database| async move {
+        let seen = started(&database, "used", Some(5_000)).await;
+        assert_eq!(seen.expires_at, Some(5_000));
+        note_activity(&database, &[(seen.id, seen.active_at + 1)]).await.unwrap();
+        assert!(!end(&database, &seen, "It ends.").await.unwrap(), "it was used");
+        let seen = now(&database, seen.id).await.unwrap();
+        assert!(extend(&database, seen.id, 9_000).await.unwrap());
+        assert!(!end(&database, &seen, "It ends.").await.unwrap(), "it was extended");
+        let seen = now(&database, seen.id).await.unwrap();
+        assert!(want(&database, seen.id, Want::Stopped, State::Stopping, false).await.unwrap());
+        assert!(want(&database, seen.id, Want::Running, State::Starting, false).await.unwrap());
+        assert!(!end(&database, &seen, "It ends.").await.unwrap(), "it was started anew");
+        let record = get(&database, seen.id).await.unwrap();
+        assert_eq!(
+            (record.session.expires_at, record.session.kept_until),
+            (None, None),
+            "each start reckons anew"
+        );
+        assert!(set_state(&database, &record, State::Running, None).await.unwrap());
+        let seen = now(&database, seen.id).await.unwrap();
+        assert!(end(&database, &seen, "It ends.").await.unwrap());
+        assert!(!end(&database, &seen, "It ends.").await.unwrap(), "once");
+        let record = get(&database, seen.id).await.unwrap();
+        assert_eq!((record.want, record.session.reason.as_deref()), (Want::Stopped, Some("It ends.")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_extension_lifts_both_ends_lowers_neither_and_makes_none() {
+    on_each(|database| async move {
+        let id = started(&database, "with", Some(5_000)).await.id;
+        for (until, expires, kept) in [(4_000, 5_000, 4_000), (8_000, 8_000, 8_000), (6_000, 8_000, 8_000)] {
+            assert!(extend(&database, id, until).await.unwrap());
+            let row = now(&database, id).await.unwrap();
+            assert_eq!((row.expires_at, row.kept_until), (Some(expires), Some(kept)), "{until}");
+        }
+        assert!(!move_end(&database, id, 7_000, 1).await.unwrap(), "it is another by now");
+        assert!(move_end(&database, id, 8_000, 9_000).await.unwrap());
+        assert_eq!(now(&database, id).await.unwrap().expires_at, Some(9_000));
+        let without = started(&database, "without", None).await.id;
+        assert!(extend(&database, without, 8_000).await.unwrap());
+        let row = now(&database, without).await.unwrap();
+        assert_eq!((row.expires_at, row.kept_until), (None, Some(8_000)));
+        assert!(want(&database, id, Want::Stopped, State::Stopping, false).await.unwrap());
+        assert!(!extend(&database, id, 99_000).await.unwrap(), "it is being stopped");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_volume_may_go_after_a_complete_stop_only_and_once() {
+    on_each(|database| async move {
+        let id = started(&database, "box", None).await.id;
+        for (complete, may) in [(None, false), (Some(false), false), (Some(true), true)] {
+            want(&database, id, Want::Stopped, State::Stopping, false).await.unwrap();
+            let record = get(&database, id).await.unwrap();
+            assert!(set_stopped(&database, &record, None, complete).await.unwrap());
+            let record = get(&database, id).await.unwrap();
+            assert_eq!(record.releasable, may, "{complete:?}");
+            assert!(record.stopped_at.is_some());
+            if may {
+                assert!(set_released(&database, &record).await.unwrap());
+                assert!(!set_released(&database, &record).await.unwrap());
+                assert!(!get(&database, id).await.unwrap().releasable);
+            }
+            want(&database, id, Want::Running, State::Starting, false).await.unwrap();
+            let record = get(&database, id).await.unwrap();
+            assert!(!record.releasable, "a new start has a volume again");
+            assert!(set_state(&database, &record, State::Running, None).await.unwrap());
+        }
+    })
+    .await;
+}
