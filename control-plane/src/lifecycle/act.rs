@@ -393,13 +393,24 @@ impl Lifecycle {
             // before the server was started anew.
             let is_step = matches!(*code, "scheduled" | "container_started");
             let since = record.session.state_at;
-            if (is_step && attempt.launched)
+            if (is_step && attempt.launched && !linked)
                 || (!is_step && !records::is_told(self.database(), id, code, message, since).await?)
             {
                 self.step_line(id, code, message, attempt).await?;
             }
         }
         if linked || record.want != Want::Running {
+            return Ok(());
+        }
+        if let Some(ending) =
+            observed.ended.as_ref().filter(|_| observed.running && record.session.state == State::Running)
+        {
+            // Who waits for it must not be told for the length of its end that it runs.
+            let reason = format!("{ending}. It is started again as soon as that has ended; no file is lost.");
+            if records::set_state(self.database(), record, State::Starting, Some(&reason)).await? {
+                self.line(id, "moved", Some(State::Starting), None, reason.clone(), attempt).await?;
+                self.publish(id, Some(State::Starting), Some(reason));
+            }
             return Ok(());
         }
         match &observed.trouble {

@@ -105,12 +105,14 @@ impl KubernetesRuntime {
     pub(super) async fn ensure_pod(&self, spec: &Spec) -> Result<Ensured, RuntimeError> {
         for row in rows::of_session(&self.0.database, spec.session).await.map_err(database)? {
             match self.pod_of(&row).await? {
-                Some(pod) if pod.metadata.deletion_timestamp.is_some() => {
-                    return Err(still_ending(&row.name));
+                Some(pod) if status::look(&pod).running => {
+                    if pod.metadata.deletion_timestamp.is_some() {
+                        return Err(still_ending(&row.name));
+                    }
+                    return self.adopt_pod(pod, &row, spec).await;
                 }
-                Some(pod) if status::look(&pod).running => return self.adopt_pod(pod, &row, spec).await,
                 found => {
-                    if let Some(pod) = found {
+                    if let Some(pod) = found.filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
                         // At its end: what is left of it is a line in a list.
                         objects::delete(&self.0.objects.pods, &row.name, pod.uid(), Some(0)).await?;
                     }
@@ -210,7 +212,7 @@ impl KubernetesRuntime {
             objects::delete(&self.0.objects.pods, &pod.name_any(), pod.uid(), Some(seconds)).await?;
         }
         for pod in &pods {
-            while self.same_pod(pod).await? {
+            while self.still_runs(pod).await? {
                 if Instant::now() >= deadline {
                     let name = pod.name_any();
                     return Err(RuntimeError::Retry(format!("its pod {name} has not ended yet")));
@@ -326,9 +328,9 @@ impl KubernetesRuntime {
         Ok(found.filter(|pod| uid(pod) == Some(row.uid)))
     }
 
-    async fn same_pod(&self, pod: &Pod) -> Result<bool, RuntimeError> {
+    async fn still_runs(&self, pod: &Pod) -> Result<bool, RuntimeError> {
         let found = objects::get(&self.0.objects.pods, &pod.name_any()).await?;
-        Ok(found.is_some_and(|found| found.uid() == pod.uid()))
+        Ok(found.is_some_and(|found| found.uid() == pod.uid() && status::look(&found).running))
     }
 
     /// Whether this Berth, with this database, made an object.

@@ -47,6 +47,8 @@ pub(super) fn look(pod: &Pod) -> Look {
         look.ended = Some(ended(pod, &containers));
     } else if pod.metadata.deletion_timestamp.is_some() {
         look.ended = Some(deleted(pod));
+        // A container that ends now is not started again; the object stays for seconds after that.
+        look.running = containers.is_empty() || containers.iter().any(|container| may_run(container));
     } else {
         look.trouble =
             containers.iter().find_map(|container| trouble(container)).or_else(|| unschedulable(pod));
@@ -100,6 +102,10 @@ fn trouble(container: &ContainerStatus) -> Option<Trouble> {
         return Some(Trouble { message, hopeless: container.restart_count >= CRASHES });
     }
     None
+}
+
+fn may_run(container: &ContainerStatus) -> bool {
+    container.state.as_ref().is_none_or(|state| state.terminated.is_none())
 }
 
 /// How a container ended.

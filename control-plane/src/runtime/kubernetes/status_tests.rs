@@ -84,6 +84,11 @@ fn a_pod_that_is_being_deleted_runs_still_and_says_why_it_goes() {
     let plain = look(&going);
     assert!(plain.running && plain.trouble.is_none());
     assert_eq!(plain.ended.unwrap(), "its pod was deleted");
+    let state = json!({ "terminated": { "exitCode": 0 } });
+    going.status.as_mut().unwrap().container_statuses =
+        serde_json::from_value(container(state, json!({}), 0)).unwrap();
+    let over = look(&going);
+    assert!(!over.running && over.ended.is_some(), "nothing of it runs any more");
     let target = json!([{ "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting" }]);
     going.status.as_mut().unwrap().conditions = serde_json::from_value(target).unwrap();
     assert!(look(&going).ended.unwrap().contains("moved it (EvictionByEvictionAPI)"));
