@@ -182,6 +182,10 @@ impl Runtime for KubernetesRuntime {
         self.remove_volumes(session).await
     }
 
+    async fn release_volume(&self, session: SessionId) -> Result<(), RuntimeError> {
+        self.remove_volumes(session).await
+    }
+
     async fn observe(&self, session: SessionId) -> Result<Observed, RuntimeError> {
         self.look_at(session).await
     }

@@ -187,6 +187,19 @@ async fn a_stop_keeps_the_volume_and_a_deletion_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_volume_that_was_given_back_is_made_anew_at_the_next_start() {
+    let scene = Scene::new().await;
+    let (spec, _, volume) = scene.started("a").await;
+    scene.runtime.stop(spec.session, SOON).await.unwrap();
+    scene.runtime.release_volume(spec.session).await.unwrap();
+    assert!(scene.cluster.names("persistentvolumeclaims").is_empty());
+    let next = scene.spec(spec.session, 2);
+    scene.runtime.prepare(&next).await.unwrap();
+    assert_eq!(scene.runtime.ensure(&next).await.unwrap(), Ensured::Started);
+    assert_eq!(scene.cluster.names("persistentvolumeclaims"), [volume]);
+}
+
+#[tokio::test]
 async fn a_failed_read_removes_nothing() {
     let scene = Scene::new().await;
     let (spec, pod, volume) = scene.started("a").await;
