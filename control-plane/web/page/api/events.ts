@@ -1,6 +1,6 @@
 // What the server tells about a workspace while it is open.
 
-import type { SessionState } from "./sessions";
+import type { Ending, SessionState } from "./sessions";
 
 export type SyncState = "live" | "catching-up" | "full" | "held" | "offline";
 
@@ -15,7 +15,7 @@ export interface Transfer {
 export type WorkspaceEvent =
   | { type: "hello"; rev: number }
   | { type: "files"; rev: number; origin: string; paths: string[]; truncated?: boolean }
-  | { type: "session"; state: SessionState; reason?: string | null }
+  | { type: "session"; state: SessionState; reason?: string | null; ending?: Ending | null }
   | { type: "conflict"; path: string; rev: number; version: number }
   | { type: "problem"; path: string; code: string; message: string }
   | { type: "sync"; rev_in_pod: number; state: SyncState; problems?: number; transfer?: Transfer | null }

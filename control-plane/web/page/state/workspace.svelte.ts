@@ -143,7 +143,12 @@ export class Workspace {
         void this.files.refresh(event.rev);
         break;
       case "session":
-        if (this.session) this.session = { ...this.session, state: event.state, reason: event.reason ?? null };
+        if (this.session) {
+          const same = this.session.state === event.state;
+          this.session = { ...this.session, state: event.state, reason: event.reason ?? null, ending: event.ending ?? null };
+          // Only its end was told: what runs in it is as it was.
+          if (same && event.state === "running" && this.terminals) break;
+        }
         if (event.state === "running" || !this.session) void this.loadSession();
         else this.#noTerminals();
         break;
@@ -362,6 +367,11 @@ export class Workspace {
   async stop(): Promise<void> {
     await this.saveAll();
     await this.#change("The session was not stopped", () => sessions.stop(this.uuid));
+  }
+
+  /** Keeps the session running: the end that was announced does not come. */
+  async extend(): Promise<void> {
+    await this.#change("The session's end was not put off", () => sessions.extend(this.uuid));
   }
 
   async #change(what: string, work: () => Promise<unknown>): Promise<void> {
