@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `server.rs` | a server with a folder of its own: start, kill, restart, and nothing left behind |
 //! | `api.rs` | HTTP: requests, sessions, files, commands |
+//! | `cluster.rs` | sessions in pods: the same API, and `kubectl` for a look from the other side |
 //! | `proxy.rs` | between agents and their server: counts bytes, cuts links |
 //! | `raw.rs` | HTTP byte for byte, for requests that no client library would send |
 //! | `terminal.rs` | a viewer of a terminal, in JSON or binary frames, that can come back |
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod cluster;
 pub mod events;
 pub mod oracle;
 pub mod processes;

@@ -43,14 +43,15 @@ enum What {
     Terminal,
     /// Files both ways.
     Sync,
-    /// From the click to the prompt.
+    /// From the click to the prompt; in pods, if BERTH_E2E_CLUSTER and BERTH_E2E_CLUSTER_TOKEN name a server.
     Start,
 }
 
 fn main() -> ExitCode {
     let Cli { command: Command::Bench { what, json, quick, files, items, database_url } } = Cli::parse();
     let server = e2e::server::program();
-    if !server.exists() {
+    // In a cluster, the server runs already.
+    if !server.exists() && std::env::var_os(bench::pods::WHERE).is_none() {
         let built =
             std::process::Command::new("cargo").args(["build", "--release", "-p", "control-plane"]).status();
         if !built.is_ok_and(|status| status.success()) {

@@ -2,6 +2,7 @@
 
 pub(crate) mod bulk;
 pub(crate) mod floor;
+pub(crate) mod pods;
 pub(crate) mod pty;
 pub(crate) mod start;
 pub(crate) mod sync;

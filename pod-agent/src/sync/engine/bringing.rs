@@ -260,6 +260,10 @@ impl<D: Disk> Engine<D> {
             }
             _ => None,
         };
+        if known.is_none() && agreed.as_ref().is_some_and(|agreed| agreed.entry.kind == Kind::Dir) {
+            // It was ignored before, perhaps, and not watched.
+            self.disk.watch(Some(path));
+        }
         if known != agreed.as_ref() {
             self.base.set(path, agreed);
         }

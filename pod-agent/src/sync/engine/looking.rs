@@ -181,8 +181,10 @@ impl<D: Disk> Engine<D> {
     /// Marks what is new below a folder, and watches its folders.
     pub(super) fn scan_folder(&mut self, top: Option<&WorkspacePath>) {
         let now = self.now;
-        let mut folders = vec![top.cloned()];
-        while let Some(folder) = folders.pop() {
+        // What the database has of an ignored folder is kept in step, and nothing else in it.
+        let within_ignored = top.is_some_and(|top| self.ignore.is_ignored(top, true));
+        let mut folders = vec![(top.cloned(), within_ignored)];
+        while let Some((folder, within_ignored)) = folders.pop() {
             for listed in self.disk.list(folder.as_ref()) {
                 let path = match listed.name.to_str() {
                     Some(name) => match &folder {
@@ -201,12 +203,13 @@ impl<D: Disk> Engine<D> {
                     }
                 };
                 let known = self.base.tree.contains_key(&path);
-                if !known && self.ignore.is_ignored_itself(&path, listed.is_dir) {
+                let ignored = within_ignored || self.ignore.is_ignored_itself(&path, listed.is_dir);
+                if ignored && !known {
                     continue;
                 }
                 if listed.is_dir {
                     self.disk.watch(Some(&path));
-                    folders.push(Some(path.clone()));
+                    folders.push((Some(path.clone()), ignored));
                 }
                 if !known {
                     self.dirty.insert_new(path, now);
