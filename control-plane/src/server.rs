@@ -243,7 +243,8 @@ async fn finish(app: &App, tasks: Tasks) {
     if let Err(why) = app.database.close().await {
         tracing::debug!(%why, "the database was not closed properly");
     }
-    if running.is_empty() {
+    // Pods are the cluster's, and their agents wait for the next server.
+    if running.is_empty() || app.settings.runtime != RuntimeKind::Local {
         return;
     }
     let mut out = io::stdout();

@@ -414,6 +414,8 @@ impl Lifecycle {
             return Ok(());
         }
         match &observed.trouble {
+            // One that has run is looked for again: a program that needs too much memory now and then ends nothing.
+            _ if record.session.state != State::Starting || attempt.proven => {}
             Some(trouble) if trouble.hopeless => attempt.hopeless = Some(trouble.message.clone()),
             Some(trouble) if attempt.trouble.as_ref() != Some(&trouble.message) => {
                 attempt.trouble = Some(trouble.message.clone());

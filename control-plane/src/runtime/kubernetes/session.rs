@@ -269,12 +269,15 @@ impl KubernetesRuntime {
             observed.ended = observed.ended.or(ended);
             observed.trouble = observed.trouble.or(trouble);
             observed.notices.extend(notices);
+            if is_ready(&pod) && observed.trouble.is_none() {
+                observed.trouble = status::unlinked(&pod, &self.0.recipe.agent_url, now_ms());
+            }
             if waits
                 && observed.trouble.is_none()
                 && made_at(&pod).is_some_and(|at| now_ms() - at > ASK_AFTER_MS)
                 && let Some(uid) = uid(&pod)
             {
-                // Only a help: what it says is not needed to go on.
+                // Only a help: what they say is not needed to go on.
                 observed.trouble =
                     self.0.objects.events_of(uid).await.ok().and_then(|events| status::warning(&events));
             }

@@ -5,6 +5,8 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod, Po
 
 /// Restarts of a container after which it will not come right by itself.
 const CRASHES: i32 = 3;
+/// How long a running agent may take to connect before that is worth a word.
+const UNLINKED_MS: i64 = 20_000;
 /// Characters of the cluster's own words that are passed on.
 const WORDS: usize = 400;
 /// Reasons for which a container waits and that nobody but a person can mend.
@@ -54,6 +56,19 @@ pub(super) fn look(pod: &Pod) -> Look {
             containers.iter().find_map(|container| trouble(container)).or_else(|| unschedulable(pod));
     }
     look
+}
+
+/// What to think of a pod whose container has run for a while though its agent has not linked.
+pub(super) fn unlinked(pod: &Pod, agent_url: &str, now_ms: i64) -> Option<Trouble> {
+    let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let started = containers.first()?.state.as_ref()?.running.as_ref()?.started_at.as_ref()?;
+    if now_ms - started.0.as_millisecond() < UNLINKED_MS {
+        return None;
+    }
+    let message = format!(
+        "its agent runs and has not connected. Can pods reach {agent_url}? Network policies and --agent-url say so"
+    );
+    Some(Trouble { message, hopeless: false })
 }
 
 /// What keeps a pod from starting that only the cluster's events tell, such as a volume that cannot be mounted.
