@@ -312,7 +312,10 @@ async fn who_has_the_workspace_open_hears_of_a_save_and_of_the_end() {
     let bearer = [("authorization", format!("Bearer {TOKEN}"))];
     let mut events = server.socket(&format!("/api/workspace/{session}/events"), &bearer).await.ok().unwrap();
     assert_eq!(events.json().await, json!({"type": "hello", "rev": 0}));
-    assert_eq!(events.json().await, json!({"type": "session", "state": "stopped", "reason": null}));
+    assert_eq!(
+        events.json().await,
+        json!({"type": "session", "state": "stopped", "reason": null, "ending": null})
+    );
     assert_eq!(events.json_of("sync").await["state"], "offline");
     put(&server, &session, "a.txt", "x").await;
     let files = events.json_of("files").await;
