@@ -7,6 +7,8 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod, Po
 const CRASHES: i32 = 3;
 /// How long a running agent may take to connect before that is worth a word.
 const UNLINKED_MS: i64 = 20_000;
+/// The exit code of what SIGKILL ended.
+const KILLED: i32 = 137;
 /// Characters of the cluster's own words that are passed on.
 const WORDS: usize = 400;
 /// Reasons for which a container waits and that nobody but a person can mend.
@@ -132,6 +134,8 @@ fn exit(state: &ContainerState) -> String {
     let last = terminated.message.as_deref().map(words).filter(|message| !message.is_empty());
     let last = last.map(|message| format!("; it last said: {message}")).unwrap_or_default();
     match terminated.signal {
+        // The kernel's choice for want of memory, which not every runtime tells from other kills.
+        None if terminated.exit_code == KILLED => format!("it was killed, mostly for want of memory{last}"),
         Some(signal) => format!("signal {signal}{last}"),
         None => format!("exit code {}{last}", terminated.exit_code),
     }
@@ -187,7 +191,8 @@ fn notices(pod: &Pod, containers: &[&ContainerStatus]) -> Vec<Notice> {
         if let Some(terminated) =
             last.filter(|_| container.name == "workspace" && container.restart_count > 0)
         {
-            let oom = terminated.reason.as_deref() == Some("OOMKilled");
+            let killed = terminated.exit_code == KILLED && terminated.reason.as_deref() == Some("Error");
+            let oom = terminated.reason.as_deref() == Some("OOMKilled") || killed;
             let code = if oom { "out_of_memory" } else { "container_restarted" };
             let how = container.last_state.as_ref().map(exit).unwrap_or_default();
             let restart = container.restart_count;
