@@ -14,9 +14,9 @@ fn servers() -> Vec<Value> {
     listed["items"].as_array_mut().map(std::mem::take).unwrap_or_default()
 }
 
-/// Numbers that a terminal showed, each in a line of its own.
+/// Numbers that a terminal showed, each at the end of a line: the shell's own marks may stand before the first.
 fn numbers(text: &str) -> Vec<u64> {
-    text.lines().filter_map(|line| line.trim().strip_prefix('#')?.parse().ok()).collect()
+    text.lines().filter_map(|line| line.trim().rsplit_once('#')?.1.parse().ok()).collect()
 }
 
 #[tokio::test]
