@@ -216,7 +216,10 @@ async fn the_control_plane_works_with_its_service_account_alone_which_may_do_lit
     assert!(!spec.to_string().to_lowercase().contains("kubeconfig"), "it has no other way in");
     let may = |verb: &str, resource: &str, namespace: &str, who: &str| {
         let who = format!("--as=system:serviceaccount:{who}");
-        kubectl(&["auth", "can-i", verb, resource, "-n", namespace, &who]).starts_with("yes")
+        // A name behind a slash would be an object's.
+        let (resource, part) = resource.split_once('/').unwrap_or((resource, ""));
+        let part = format!("--subresource={part}");
+        kubectl(&["auth", "can-i", verb, resource, &part, "-n", namespace, &who]).starts_with("yes")
     };
     let control_plane = "berth:berth-control-plane";
     for verb in ["get", "list", "watch", "create", "patch", "delete"] {
