@@ -169,3 +169,21 @@ fn a_full_volume_is_tried_again_less_and_less_often_and_heals() {
     pass(&mut world, Duration::from_secs(300));
     assert_eq!(world.counts["links"], healed, "a link that nothing is wrong with stays");
 }
+
+#[test]
+fn of_an_ignored_folder_only_what_the_database_has_is_kept_in_step() {
+    let mut world = linked(1);
+    write(&mut world, "node_modules/tool/a", "of a tool");
+    write(&mut world, "node_modules/b", "of a tool");
+    save(&mut world, "node_modules/tool/by/user", "by a user");
+    // Sweeps included.
+    pass(&mut world, Duration::from_secs(150));
+    assert_eq!(pod(&world, "node_modules/tool/by/user").as_deref(), Some(&b"by a user"[..]));
+    let paths: Vec<_> = world.server.memory.tree().into_keys().map(|path| path.to_string()).collect();
+    let of_user = ["node_modules", "node_modules/tool", "node_modules/tool/by", "node_modules/tool/by/user"];
+    assert_eq!(paths, of_user);
+    // And that at once, also where the folder was there before anybody watched it.
+    assert!(world.files.borrow_mut().remove(&path("node_modules/tool/by")));
+    pass(&mut world, Duration::from_secs(5));
+    assert!(world.server.memory.item(&path("node_modules/tool/by")).is_none());
+}
