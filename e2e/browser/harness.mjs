@@ -174,14 +174,27 @@ function slowLink(port, { delayMs, bytesPerSecond }) {
   });
 }
 
-/** Runs a test with a server and a signed-in page, and fails it for what a page must never do. `slow`: over such a link. */
+/** Runs a test with a server and a signed-in page. `slow`: over such a link. */
 export async function withPage({ slow, ...options }, test) {
   const server = new Server();
-  let browser, link;
+  let link;
   try {
     await server.start();
     if (slow) link = await slowLink(server.port, slow);
     const port = link?.port ?? server.port;
+    const signIn = server.link.replace(`:${server.port}/`, `:${port}/`);
+    await inBrowser(signIn, options, (seen) => test({ server, ...seen }));
+  } finally {
+    link?.close();
+    await server.end();
+  }
+}
+
+/** Runs a test with a page signed in by a link, and fails it for what a page must never do. */
+export async function inBrowser(signIn, options, test) {
+  const { host } = new URL(signIn);
+  let browser;
+  try {
     browser = await chromium.launch({ executablePath: process.env.BERTH_TEST_CHROMIUM ?? "/usr/bin/chromium", headless: true, args: flags });
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
     const page = await context.newPage();
@@ -195,31 +208,29 @@ export async function withPage({ slow, ...options }, test) {
     page.on("pageerror", (error) => bad.push(`error: ${error}`));
     page.on("request", (request) => {
       const url = new URL(request.url());
-      if (!["data:", "blob:"].includes(url.protocol) && url.host !== `127.0.0.1:${port}`) bad.push(`foreign request: ${url}`);
+      if (!["data:", "blob:"].includes(url.protocol) && url.host !== host) bad.push(`foreign request: ${url}`);
     });
     await page.addInitScript(() => addEventListener("securitypolicyviolation", (e) => console.error(`CSP: ${e.violatedDirective} ${e.blockedURI}`)));
-    await page.goto(server.link.replace(`:${server.port}/`, `:${port}/`));
+    await page.goto(signIn);
     const confirm = page.getByRole("button", { name: /sign in|continue/i });
     const list = page.getByRole("heading", { name: "Sessions" });
     await confirm.or(list).first().waitFor();
     if (await confirm.isVisible()) await confirm.click();
     await list.waitFor();
-    await test({ server, page, context, allowed });
+    await test({ page, context, allowed });
     if (bad.length > 0) throw new Error(`the page must not:\n${bad.join("\n")}`);
   } finally {
     await browser?.close();
-    link?.close();
-    await server.end();
   }
 }
 
 /** Creates a session by the page; waits for its prompt. Answers its id. */
-export async function createSession(page, name) {
+export async function createSession(page, name, prompt = "ready> ") {
   await page.getByRole("button", { name: "New session" }).click();
   await page.getByLabel("Name", { exact: true }).fill(name);
   await page.getByRole("button", { name: "Create", exact: true }).click();
   await page.waitForURL(/[0-9a-f]{8}-/);
-  await waitForScreen(page, "ready> ");
+  await waitForScreen(page, prompt);
   return page.url().match(/[0-9a-f]{8}-[0-9a-f-]{27}/)[0];
 }
 
