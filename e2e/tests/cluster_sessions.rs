@@ -165,7 +165,7 @@ async fn a_session_ends_when_it_idles_or_its_time_is_over_and_says_why() {
     short.sh("echo in time > last.txt").await;
     tokio::join!(idle.wait_for("stopped"), short.wait_for("stopped"));
     assert_eq!(short.read("last.txt").await.unwrap(), "in time\n");
-    idle.told(&["idle"]).await;
+    idle.told(&["nothing happen"]).await;
     assert!(!idle.volumes().is_empty() && idle.pods().is_empty(), "stopped, not deleted");
 }
 
