@@ -96,6 +96,7 @@ async fn a_machine_whose_agent_dies_starts_again_in_its_pod_with_all_files() {
         (status["restartCount"].as_u64() >= Some(1) && !status["state"]["running"].is_null()).then_some(())
     })
     .await;
+    session.told(&["its container ended", "was started again"]).await;
     session.wait_for("running").await;
     let rev = session.save("after.txt", "after\n").await;
     let ran = session.exec("cat kept.txt ~/home.txt after.txt", json!({"after_rev": rev})).await;

@@ -91,12 +91,18 @@ impl Attempt {
 }
 
 impl Lifecycle {
-    pub(super) async fn take_step(&self, id: SessionId, attempt: &mut Attempt) -> Result<Next, Error> {
+    /// Takes the step that is due. `look`: also at what runs the session, although its agent may be linked.
+    pub(super) async fn take_step(
+        &self,
+        id: SessionId,
+        attempt: &mut Attempt,
+        look: bool,
+    ) -> Result<Next, Error> {
         let Some(record) = records::get_any(self.database(), id).await? else { return Ok(Next::End) };
         let link = self.0.agents.get(id);
         let observed = match &link {
             // A linked agent is there; what else is there matters only when it is to end.
-            Some(_) if record.want == Want::Running && attempt.linked_at.is_some() => None,
+            Some(_) if record.want == Want::Running && attempt.linked_at.is_some() && !look => None,
             _ => match self.0.runtime.observe(id).await {
                 Ok(observed) => Some(observed),
                 Err(why) => {

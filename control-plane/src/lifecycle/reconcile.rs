@@ -29,7 +29,7 @@ pub(super) async fn run(lifecycle: &Lifecycle) {
     let _watching = AbortOnDropHandle::new(tokio::spawn(async move { runtime.run(changed).await }));
     loop {
         tokio::select! {
-            Some(session) = seen.recv() => lifecycle.kick(session),
+            Some(session) = seen.recv() => lifecycle.look(session),
             event = events.recv() => match event {
                 Ok(event) => heed(lifecycle, event).await,
                 Err(broadcast::error::RecvError::Lagged(_)) => compare.reset_immediately(),

@@ -24,6 +24,8 @@ struct Poke {
     dirty: AtomicBool,
     /// What was tried so far is forgotten: a user asked anew.
     afresh: AtomicBool,
+    /// What runs it changed by itself, which is worth a look also while its agent is linked.
+    look: AtomicBool,
     notify: Notify,
 }
 
@@ -42,30 +44,37 @@ pub(super) enum Next {
 impl Lifecycle {
     /// Has the session's task look at it, now or as soon as its present step is done.
     pub(super) fn kick(&self, id: SessionId) {
-        self.poke(id, false);
+        self.poke(id, |_| {});
+    }
+
+    /// Has it look also at what runs the session, which changed by itself.
+    pub(super) fn look(&self, id: SessionId) {
+        self.poke(id, |poke| poke.look.store(true, Ordering::SeqCst));
     }
 
     /// Has it forget earlier failures: a user wants something new.
     pub(super) fn restart_attempts(&self, id: SessionId) {
-        self.poke(id, true);
+        self.poke(id, |poke| poke.afresh.store(true, Ordering::SeqCst));
     }
 
-    fn poke(&self, id: SessionId, afresh: bool) {
+    fn poke(&self, id: SessionId, why: impl Fn(&Poke)) {
         if self.0.closing.is_cancelled() {
             return;
         }
         let mut workers = self.0.workers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(worker) = workers.get(&id) {
             worker.poke.dirty.store(true, Ordering::SeqCst);
-            worker.poke.afresh.fetch_or(afresh, Ordering::SeqCst);
+            why(&worker.poke);
             worker.poke.notify.notify_one();
             return;
         }
         let poke = Arc::new(Poke {
             dirty: AtomicBool::new(false),
             afresh: AtomicBool::new(false),
+            look: AtomicBool::new(false),
             notify: Notify::new(),
         });
+        why(&poke);
         workers.insert(id, Worker { poke: Arc::clone(&poke) });
         let lifecycle = self.clone();
         self.0.tasks.spawn(async move { lifecycle.work(id, &poke).await });
@@ -84,7 +93,8 @@ impl Lifecycle {
                 return;
             }
             in_a_row += 1;
-            let wait = match self.take_step(id, &mut attempt).await {
+            let look = poke.look.swap(false, Ordering::SeqCst);
+            let wait = match self.take_step(id, &mut attempt, look).await {
                 Ok(Next::Again) if in_a_row < STEPS_IN_A_ROW => continue,
                 Ok(Next::Again) => Some(Duration::from_secs(1)),
                 Ok(Next::Wait(wait)) => Some(wait),
