@@ -159,7 +159,7 @@ impl Lifecycle {
                 return Ok(Next::Wait(if facts.present { wait.min(LOOK_AGAIN) } else { wait }));
             }
             Action::MarkStarting => {
-                self.mark(&record, State::Starting, "start", "It starts.", attempt).await?;
+                self.mark(&record, State::Starting, None, "start", "It starts.", attempt).await?;
             }
             Action::Launch => return self.launch(&record, attempt).await,
             Action::MarkRunning => self.mark_running(&record, attempt).await?,
@@ -193,7 +193,7 @@ impl Lifecycle {
                     tracing::warn!(session = %id, %why, "what cannot start could not be ended yet");
                     return Ok(Next::Wait(DATABASE_PAUSE));
                 }
-                self.mark(&record, State::Failed, "failed", &why, attempt).await?;
+                self.mark(&record, State::Failed, Some(&why), "failed", &why, attempt).await?;
             }
             Action::Stop => return self.stop_agent(&record, attempt).await,
             Action::MarkStopped => {
@@ -370,9 +370,7 @@ impl Lifecycle {
         }
         let pause = step::backoff(attempt.failures).as_secs();
         let reason = format!("{why}. Starting it again in {pause} s; no file is lost.");
-        if records::set_state(self.database(), record, State::Starting, Some(&reason)).await? {
-            self.line(id, "restart", Some(State::Starting), None, reason.clone(), attempt).await?;
-            self.publish(id, Some(State::Starting), Some(reason));
+        if self.mark(record, State::Starting, Some(&reason), "restart", &reason, attempt).await? {
             // What comes next must not be taken for what failed.
             records::next_generation(self.database(), record).await?;
         }
@@ -413,10 +411,7 @@ impl Lifecycle {
         {
             // Who waits for it must not be told for the length of its end that it runs.
             let reason = format!("{ending}. It is started again as soon as that has ended; no file is lost.");
-            if records::set_state(self.database(), record, State::Starting, Some(&reason)).await? {
-                self.line(id, "moved", Some(State::Starting), None, reason.clone(), attempt).await?;
-                self.publish(id, Some(State::Starting), Some(reason));
-            }
+            self.mark(record, State::Starting, Some(&reason), "moved", &reason, attempt).await?;
             return Ok(());
         }
         match &observed.trouble {
@@ -466,21 +461,23 @@ impl Lifecycle {
         Ok(Next::Again)
     }
 
+    /// Notes a state and tells of it, unless a later wish has begun meanwhile. Answers whether it was noted.
     async fn mark(
         &self,
         record: &Record,
         state: State,
+        reason: Option<&str>,
         kind: &str,
         message: &str,
         attempt: &Attempt,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let id = record.session.id;
-        let reason = (state == State::Failed).then(|| message.to_owned());
-        if records::set_state(self.database(), record, state, reason.as_deref()).await? {
-            self.line(id, kind, Some(state), None, message.to_owned(), attempt).await?;
-            self.publish(id, Some(state), reason);
+        if !records::set_state(self.database(), record, state, reason).await? {
+            return Ok(false);
         }
-        Ok(())
+        self.line(id, kind, Some(state), None, message.to_owned(), attempt).await?;
+        self.publish(id, Some(state), reason.map(str::to_owned));
+        Ok(true)
     }
 
     async fn step_line(

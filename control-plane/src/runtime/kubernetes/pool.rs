@@ -9,7 +9,7 @@ use crate::runtime::RuntimeError;
 use crate::templates::{Template, Templates};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::{Resource, ResourceExt};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// How often the pool is looked over, whatever happens.
@@ -48,18 +48,19 @@ impl KubernetesRuntime {
         let templates = templates.map_err(|why| RuntimeError::Retry(why.to_string()))?;
         let uids: HashSet<_> = there.iter().filter_map(uid).collect();
         rows::forget_gone(db, &uids, now_ms() - YOUNG_MS).await.map_err(database)?;
-        let mut kept: Vec<(String, String)> = Vec::new();
+        let wanted: HashMap<String, &Template> =
+            templates.iter().map(|template| (template.hash(), template)).collect();
+        let mut kept: HashMap<String, usize> = HashMap::new();
         for row in rows {
             let pod = there.iter().find(|pod| uid(*pod) == Some(row.uid));
-            let wanted = templates.iter().find(|template| template.hash() == row.template_hash);
-            let places = wanted.map_or(0, |template| template.warm as usize);
-            let taken = kept.iter().filter(|(hash, _)| *hash == row.template_hash).count();
+            let places = wanted.get(&row.template_hash).map_or(0, |template| template.warm as usize);
+            let taken = kept.entry(row.template_hash.clone()).or_default();
             let good = pod.is_some_and(|pod| {
                 let look = status::look(pod);
                 look.running && look.ended.is_none() && !look.trouble.is_some_and(|trouble| trouble.hopeless)
             });
-            if good && taken < places {
-                kept.push((row.template_hash.clone(), row.name.clone()));
+            if good && *taken < places {
+                *taken += 1;
             } else if rows::forget_waiting(db, row.uid).await.map_err(database)? {
                 // Forgotten first: no session can be given it any more.
                 tracing::info!(pod = row.name, "a waiting pod is not needed any more");
@@ -67,10 +68,9 @@ impl KubernetesRuntime {
             }
         }
         self.remove_left_behind(&there, &volumes).await?;
-        for template in &templates {
-            let hash = template.hash();
-            let missing =
-                (template.warm as usize).saturating_sub(kept.iter().filter(|(of, _)| *of == hash).count());
+        for (hash, template) in &wanted {
+            let there = kept.get(hash).copied().unwrap_or_default();
+            let missing = (template.warm as usize).saturating_sub(there);
             for _ in 0..missing.min(AT_ONCE) {
                 self.add_waiting(template).await?;
             }
