@@ -56,21 +56,20 @@ impl<D: Disk> Engine<D> {
                     self.cleared(&path);
                     self.own.extend(newer.then_some((path, (committed.rev, None))));
                 }
-                OpResult::Superseded { now: stands @ Some(_), .. }
-                    if pre != stands && self.base.entry(&path) == stands.as_ref() =>
-                {
-                    // What stands came before the answer and was brought in over what was sent: what the pod holds
-                    // by now is news again, on top of that.
-                    for path in from.into_iter().chain([path]) {
-                        self.again(path, flight.asked);
-                    }
-                }
                 OpResult::Superseded { now: stands, .. } => {
-                    // What became of the place that it left is told by what comes.
-                    self.dirty.extend(from.map(|from| (from, now)));
-                    // The pod's state counts as agreed, so that the database's comes over it.
-                    self.base.set(&path, agreed(None));
-                    self.overruled.insert(path.clone());
+                    if self.base.entry(&path) == pre.as_ref() {
+                        // The pod's state counts as agreed, so that the database's comes over it. What became of
+                        // the place that it left is told by what comes.
+                        self.dirty.extend(from.map(|from| (from, now)));
+                        self.base.set(&path, agreed(None));
+                        self.overruled.insert(path.clone());
+                    } else {
+                        // Something came before the answer, and was brought in over what was sent: what the pod
+                        // holds by now is based on that.
+                        for path in from.into_iter().chain([path.clone()]) {
+                            self.again(path, flight.asked);
+                        }
+                    }
                     let wanted = self.wanted.get(&path).map(|target| target.map(|target| target.entry));
                     if wanted != Some(stands) {
                         // What needs a content comes with the next batch.

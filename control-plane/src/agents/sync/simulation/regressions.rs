@@ -5,6 +5,7 @@ use super::world::World;
 use crate::workspace::{Op, Origin, Precondition};
 use bytes::Bytes;
 use shared::path::WorkspacePath;
+use shared::tree::Hash;
 use std::time::Duration;
 
 fn path(text: &str) -> WorkspacePath {
@@ -116,6 +117,28 @@ fn who_writes_on_while_an_answer_is_lost_is_in_no_conflict_with_himself() {
         assert_eq!(pod(&world, "a").as_deref(), Some(&b"three\n"[..]));
         assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
     });
+}
+
+#[test]
+fn a_save_brought_in_before_the_answer_to_what_the_pod_sent_undoes_no_merge_of_both() {
+    let merges = std::cell::Cell::new(0);
+    at_each_moment(|seed, moment| {
+        let mut world = linked(seed);
+        save(&mut world, "a", "1\n2\n3\n");
+        pass(&mut world, REST);
+        write(&mut world, "a", "one\n2\n3\n");
+        pass(&mut world, moment);
+        let sent_before = world.server.memory.keeps(Hash::of(b"one\n2\n3\n"));
+        save(&mut world, "a", "1\n2\nthree\n");
+        assert!(world.files.borrow_mut().remove(&path("a")));
+        pass(&mut world, REST);
+        assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
+        let merged = !sent_before && world.server.memory.keeps(Hash::of(b"one\n2\n3\n"));
+        let expected: &[u8] = if merged { b"one\n2\nthree\n" } else { b"1\n2\nthree\n" };
+        assert_eq!(pod(&world, "a").as_deref(), Some(expected), "{seed} {moment:?}");
+        merges.set(merges.get() + u32::from(merged));
+    });
+    assert!(merges.get() > 0, "it never came to a merge");
 }
 
 #[test]
