@@ -150,18 +150,24 @@ function slowLink(port, { delayMs, bytesPerSecond }) {
   const most = 64 * 1024;
   const way = (from, to) => {
     let free = 0, waiting = 0;
+    // Timers of several lengths may fire in another order than they were set: each takes what is first in line.
+    const line = [];
+    const later = (step, ms) => {
+      line.push(step);
+      setTimeout(() => line.shift()(), ms);
+    };
     from.on("data", (bytes) => {
       const now = performance.now();
       free = Math.max(free, now) + (bytes.length / bytesPerSecond) * 1000;
       waiting += bytes.length;
       if (waiting > most) from.pause();
-      setTimeout(() => {
+      later(() => {
         waiting -= bytes.length;
         if (waiting <= most) from.resume();
         if (!to.destroyed) to.write(bytes);
       }, free - now + delayMs);
     });
-    from.on("close", () => setTimeout(() => to.destroy(), delayMs));
+    from.on("close", () => later(() => to.destroy(), Math.max(free - performance.now(), 0) + delayMs));
     from.on("error", () => to.destroy());
   };
   return new Promise((resolve) => {

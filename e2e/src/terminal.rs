@@ -13,6 +13,8 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 /// How long anything may take that should come at once, on a busy machine.
 const WITHIN: Duration = Duration::from_secs(30);
+/// How long one try to come back may take before the next: as long as a page's.
+const ONE_TRY: Duration = Duration::from_secs(10);
 /// Bytes of output after which they are acknowledged.
 const ACK_EVERY: u64 = 16 * 1024;
 
@@ -132,9 +134,12 @@ impl Viewer {
 
     /// Comes back with tries, as a page does while its server is away.
     pub async fn come_back_patiently(&mut self) {
-        let deadline = Instant::now() + WITHIN;
+        let deadline = Instant::now() + 2 * WITHIN;
         loop {
-            if let Ok(socket) = connect(&self.session.api, &self.path(), &[]).await {
+            // A connection to where no server is any more may hang.
+            let path = self.path();
+            let trying = connect(&self.session.api, &path, &[]);
+            if let Ok(Ok(socket)) = tokio::time::timeout(ONE_TRY, trying).await {
                 self.socket = socket;
                 if self.try_attach(true).await {
                     return;

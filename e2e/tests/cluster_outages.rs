@@ -32,9 +32,11 @@ async fn a_terminal_outlives_the_servers_pod_and_loses_no_line() {
     let began = Instant::now();
     kubectl(&["-n", SYSTEM, "delete", "pod", name, "--wait=false"]);
     eventually("another server answers", PATIENCE, || async {
-        let ready = berth.api.try_get("/readyz").await.is_some_and(|reply| reply.status == 200);
-        let other = servers().iter().any(|pod| pod["metadata"]["uid"] != before["metadata"]["uid"]);
-        (ready && other).then_some(())
+        let other = servers().into_iter().find(|pod| pod["metadata"]["uid"] != before["metadata"]["uid"])?;
+        let conditions = other["status"]["conditions"].as_array()?;
+        let ready = conditions.iter().any(|it| it["type"] == "Ready" && it["status"] == "True");
+        let answers = berth.api.try_get("/readyz").await.is_some_and(|reply| reply.status == 200);
+        (ready && answers).then_some(())
     })
     .await;
     // The server was away for a while: SQLite's one server ends before the next begins.
