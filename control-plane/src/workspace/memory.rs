@@ -7,6 +7,7 @@ use super::podbatch::true_size;
 use super::types::{Author, Changed, Op, Origin, PodBatch, PodOp, Snapshot, VersionOp};
 use super::{Error, Result};
 use bytes::Bytes;
+use shared::chunk::{self, BadParts, Packed, Part, Recipe, is_large};
 use shared::id::{BatchId, ItemId, LinkEpoch, Revision, VolumeId};
 use shared::limits::SyncLimits;
 use shared::link::sync::{Committed, OpResult};
@@ -39,6 +40,7 @@ pub(crate) struct Memory {
     pub(crate) epoch: LinkEpoch,
     pub(crate) versions: Vec<Kept>,
     pub(crate) contents: BTreeMap<Hash, Bytes>,
+    parts: BTreeMap<Hash, Bytes>,
     rows: BTreeMap<WorkspacePath, Row>,
     applied: BTreeMap<BatchId, (Revision, Vec<OpResult>)>,
     volume: Option<VolumeId>,
@@ -112,6 +114,50 @@ impl Memory {
         Some(changes)
     }
 
+    /// What a large content is made of; none if there is no such.
+    pub(crate) fn recipe(&mut self, content: Hash) -> Option<Recipe> {
+        let content = self.contents.get(&content)?.clone();
+        Some(self.cut(&content))
+    }
+
+    fn cut(&mut self, content: &Bytes) -> Recipe {
+        let cut = chunk::cut(&content[..], |part, bytes| {
+            self.parts.insert(part.hash, bytes.into());
+            Ok(())
+        });
+        cut.expect("memory can be read")
+    }
+
+    /// As [`super::Store::lacking_parts`].
+    pub(crate) fn lacking_parts(&self, parts: &[Part]) -> HashSet<Hash> {
+        parts.iter().map(|part| part.hash).filter(|hash| !self.parts.contains_key(hash)).collect()
+    }
+
+    /// As [`super::Store::put_parts`].
+    pub(crate) fn put_parts(&mut self, came: Vec<(Part, Packed)>) -> Result<()> {
+        for (part, packed) in came {
+            self.parts.insert(part.hash, packed.unpack(part).map_err(Error::BadParts)?);
+        }
+        Ok(())
+    }
+
+    /// As [`super::Store::packed_parts`].
+    pub(crate) fn packed_part(&self, part: Part) -> Packed {
+        Packed::pack(self.parts[&part.hash].to_vec())
+    }
+
+    /// As [`super::Store::assemble`].
+    pub(crate) fn assemble(&mut self, recipe: &Recipe) -> Result<()> {
+        let parts: Option<Vec<&[u8]>> =
+            recipe.parts.iter().map(|part| self.parts.get(&part.hash).map(|bytes| &bytes[..])).collect();
+        let content = Bytes::from(parts.ok_or(Error::BadParts(BadParts::Content))?.concat());
+        if Hash::of(&content) != recipe.hash {
+            return Err(Error::BadParts(BadParts::Content));
+        }
+        self.contents.insert(recipe.hash, content);
+        Ok(())
+    }
+
     /// As [`super::Store::batch`].
     pub(crate) fn batch(&mut self, ops: &[Op], origin: Origin) -> Result<Revision> {
         let mut draft = self.draft();
@@ -125,6 +171,9 @@ impl Memory {
                 Op::Symlink { target, .. } => Bytes::from(target.clone()),
                 _ => continue,
             };
+            if is_large(content.len() as u64) {
+                self.cut(&content);
+            }
             self.contents.insert(Hash::of(&content), content);
         }
         let author = Author { origin, actor: None };

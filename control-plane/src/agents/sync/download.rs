@@ -40,6 +40,35 @@ impl Download {
         self.due.clear();
     }
 
+    /// The agent is sent what a content is made of, and may ask for its parts from now on.
+    pub(super) fn tell(&mut self, recipe: Recipe) -> Vec<RecipePage> {
+        let pages = RecipePage::of(&recipe).collect();
+        self.recipes.insert(recipe.hash, recipe);
+        pages
+    }
+
+    /// The agent lacks parts of a content whose recipe it was sent; what it wasn't sent it has no business with.
+    pub(super) fn want(&mut self, content: Hash, parts: &[u32]) -> Result<(), PushError> {
+        if self.due.len() + parts.len() > PARTS_WAITING {
+            return Err(PushError::Greedy);
+        }
+        for place in parts {
+            if let Some(part) = self.part(content, *place) {
+                self.progress.expect(u64::from(part.size), Instant::now());
+                self.due.push_back((content, *place));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes some of the parts that are due: of which content, at which place, and what.
+    pub(super) fn take_some(&mut self) -> Vec<(Hash, u32, Part)> {
+        let some = self.due.len().min(PARTS_AT_ONCE);
+        let some: Vec<(Hash, u32)> = self.due.drain(..some).collect();
+        let known = |(content, place)| Some((content, place, self.part(content, place)?));
+        some.into_iter().filter_map(known).collect()
+    }
+
     fn part(&self, content: Hash, place: u32) -> Option<Part> {
         self.recipes.get(&content)?.parts.get(place as usize).copied()
     }
@@ -54,44 +83,27 @@ impl Push<'_> {
             Ok(None) | Err(workspace::Error::Damaged(_)) => return self.say_unavailable(vec![content]).await,
             Err(why) => return Err(why.into()),
         };
-        for page in RecipePage::of(&recipe) {
+        for page in self.download.tell(recipe) {
             self.say(&FromControlPlane::Recipe(page)).await?;
-        }
-        self.download.recipes.insert(content, recipe);
-        Ok(())
-    }
-
-    /// The agent lacks parts of a content whose recipe it was sent; what it wasn't sent it has no business with.
-    pub(super) fn want_parts(&mut self, content: Hash, parts: &[u32]) -> Result<(), PushError> {
-        if self.download.due.len() + parts.len() > PARTS_WAITING {
-            return Err(PushError::Greedy);
-        }
-        for place in parts {
-            if let Some(part) = self.download.part(content, *place) {
-                self.download.progress.expect(u64::from(part.size), Instant::now());
-                self.download.due.push_back((content, *place));
-            }
         }
         Ok(())
     }
 
     /// Sends some of the parts that are due.
     pub(super) async fn push_parts(&mut self) -> Result<(), PushError> {
-        let some = self.download.due.len().min(PARTS_AT_ONCE);
-        let some: Vec<(Hash, u32)> = self.download.due.drain(..some).collect();
-        let parts = some.iter().map_while(|(content, place)| self.download.part(*content, *place));
-        let parts: Vec<Part> = parts.collect();
+        let some = self.download.take_some();
+        let parts: Vec<Part> = some.iter().map(|(_, _, part)| *part).collect();
         let all = match self.context.agents.0.store.packed_parts(self.context.session, &parts).await {
             Err(workspace::Error::Damaged(_)) => {
-                let contents: HashSet<Hash> = some.into_iter().map(|(content, _)| content).collect();
+                let contents: HashSet<Hash> = some.into_iter().map(|(content, ..)| content).collect();
                 self.download.due.retain(|(content, _)| !contents.contains(content));
                 return self.say_unavailable(contents.into_iter().collect()).await;
             }
             all => all?,
         };
-        for (((content, part), packed), Part { size, .. }) in some.into_iter().zip(all).zip(parts) {
-            self.say(&FromControlPlane::Part(PartData { content, part, packed })).await?;
-            self.context.went(&mut self.download.progress, u64::from(size));
+        for ((content, place, part), packed) in some.into_iter().zip(all) {
+            self.say(&FromControlPlane::Part(PartData { content, part: place, packed })).await?;
+            self.context.went(&mut self.download.progress, u64::from(part.size));
         }
         if !self.download.is_due() {
             self.context.transferred(&mut self.download.progress);

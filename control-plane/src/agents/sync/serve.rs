@@ -276,7 +276,7 @@ async fn write(
             Some(answer) = push.answers.recv() => push.say(&answer).await,
             Some(wanted) = needs.recv() => match wanted {
                 Wanted::Contents(hashes) => push.push_needed(hashes).await,
-                Wanted::Parts(content, parts) => push.want_parts(content, &parts),
+                Wanted::Parts(content, parts) => push.download.want(content, &parts),
             },
             changed = told(&mut changes, session, push.sent) => {
                 if !changed {

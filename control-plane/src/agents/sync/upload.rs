@@ -25,9 +25,10 @@ pub(super) struct Upload {
     progress: Progress,
 }
 
+/// A content on offer, of which some parts are still to come. No I/O.
 #[derive(Debug)]
-struct Offer {
-    recipe: Recipe,
+pub(super) struct Offer {
+    pub(super) recipe: Recipe,
     /// Places in the recipe of those parts that are still to come, in order.
     lacking: VecDeque<u32>,
     /// Parts that came and are not stored yet.
@@ -66,11 +67,10 @@ impl Upload {
         match self.look_up(context, recipe).await {
             Ok(None) => say(FromControlPlane::Stored { content }, answers).await,
             Ok(Some(offer)) => {
-                for message in lacking(content, &offer.lacking) {
+                for message in offer.asked_for() {
                     say(message, answers).await?;
                 }
-                let bytes = offer.lacking.iter().map(|part| u64::from(offer.part(*part).size)).sum();
-                self.progress.expect(bytes, Instant::now());
+                self.progress.expect(offer.bytes_lacking(), Instant::now());
                 self.offer = Some(offer);
                 self.complete(context, answers).await
             }
@@ -84,15 +84,11 @@ impl Upload {
         if !store.known_blobs(session, &[recipe.hash]).await?.is_empty() {
             return Ok(None);
         }
-        let mut unknown: HashSet<Hash> = store.lacking_parts(session, &recipe.parts).await?;
-        // Each once, wherever it is first.
-        let numbered = (0u32..).zip(&recipe.parts);
-        let lacking =
-            numbered.filter(|(_, part)| unknown.remove(&part.hash)).map(|(place, _)| place).collect();
-        Ok(Some(Offer { recipe, lacking, came: Vec::new(), came_bytes: 0 }))
+        let unknown = store.lacking_parts(session, &recipe.parts).await?;
+        Ok(Some(Offer::new(recipe, unknown)))
     }
 
-    /// Takes a part. One that wasn't asked for next is of an offer that was given up, and is passed over.
+    /// Takes a part.
     pub(super) async fn part(
         &mut self,
         context: &Context,
@@ -100,13 +96,7 @@ impl Upload {
         answers: &mpsc::Sender<FromControlPlane>,
     ) -> Result<(), Over> {
         let Some(offer) = &mut self.offer else { return Ok(()) };
-        if offer.recipe.hash != data.content || offer.lacking.front() != Some(&data.part) {
-            return Ok(());
-        }
-        offer.lacking.pop_front();
-        let part = offer.part(data.part);
-        offer.came_bytes += data.packed.data.len();
-        offer.came.push((part, data.packed));
+        let Some(part) = offer.take(data) else { return Ok(()) };
         context.went(&mut self.progress, u64::from(part.size));
         if offer.came_bytes >= STORE_BYTES
             && let Err(why) = offer.store(context).await
@@ -124,7 +114,7 @@ impl Upload {
         context: &Context,
         answers: &mpsc::Sender<FromControlPlane>,
     ) -> Result<(), Over> {
-        let Some(mut offer) = self.offer.take_if(|offer| offer.lacking.is_empty()) else { return Ok(()) };
+        let Some(mut offer) = self.offer.take_if(|offer| offer.is_complete()) else { return Ok(()) };
         let content = offer.recipe.hash;
         let done = match offer.store(context).await {
             Ok(()) => {
@@ -147,6 +137,56 @@ impl Upload {
 }
 
 impl Offer {
+    /// `unknown` are those of its parts that the database lacks: each is asked for once, wherever it is first.
+    pub(super) fn new(recipe: Recipe, mut unknown: HashSet<Hash>) -> Self {
+        let numbered = (0u32..).zip(&recipe.parts);
+        let lacking =
+            numbered.filter(|(_, part)| unknown.remove(&part.hash)).map(|(place, _)| place).collect();
+        Self { recipe, lacking, came: Vec::new(), came_bytes: 0 }
+    }
+
+    /// Takes a part. One that wasn't asked for next is of an offer that was given up, and is passed over.
+    pub(super) fn take(&mut self, data: PartData) -> Option<Part> {
+        if self.recipe.hash != data.content || self.lacking.front() != Some(&data.part) {
+            return None;
+        }
+        self.lacking.pop_front();
+        let part = self.part(data.part);
+        self.came_bytes += data.packed.data.len();
+        self.came.push((part, data.packed));
+        Some(part)
+    }
+
+    /// What came since it was last asked.
+    pub(super) fn take_came(&mut self) -> Vec<(Part, Packed)> {
+        self.came_bytes = 0;
+        std::mem::take(&mut self.came)
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.lacking.is_empty()
+    }
+
+    /// The messages that ask for what is lacking.
+    pub(super) fn asked_for(&self) -> Vec<FromControlPlane> {
+        let content = self.recipe.hash;
+        let mut messages = Vec::new();
+        let mut rest: Vec<u32> = self.lacking.iter().copied().collect();
+        loop {
+            let later = rest.split_off(rest.len().min(PART_NUMBERS));
+            let last = later.is_empty();
+            messages.push(FromControlPlane::Lacking { content, parts: rest, last });
+            if last {
+                return messages;
+            }
+            rest = later;
+        }
+    }
+
+    fn bytes_lacking(&self) -> u64 {
+        self.lacking.iter().map(|place| u64::from(self.part(*place).size)).sum()
+    }
+
     fn part(&self, place: u32) -> Part {
         // Places come from the recipe itself; this is never the other.
         let none = Part { hash: Hash([0; 32]), size: 0 };
@@ -154,8 +194,7 @@ impl Offer {
     }
 
     async fn store(&mut self, context: &Context) -> Result<(), Error> {
-        self.came_bytes = 0;
-        let came = std::mem::take(&mut self.came);
+        let came = self.take_came();
         if came.is_empty() {
             return Ok(());
         }
@@ -166,20 +205,6 @@ impl Offer {
 async fn in_time(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
     let late = |_| Error::Database(sea_orm::DbErr::Custom("it took too long".into()));
     tokio::time::timeout(STORE_TIMEOUT, work).await.map_err(late)?
-}
-
-fn lacking(content: Hash, all: &VecDeque<u32>) -> Vec<FromControlPlane> {
-    let mut messages = Vec::new();
-    let mut rest: Vec<u32> = all.iter().copied().collect();
-    loop {
-        let later = rest.split_off(rest.len().min(PART_NUMBERS));
-        let last = later.is_empty();
-        messages.push(FromControlPlane::Lacking { content, parts: rest, last });
-        if last {
-            return messages;
-        }
-        rest = later;
-    }
 }
 
 async fn say(message: FromControlPlane, answers: &mpsc::Sender<FromControlPlane>) -> Result<(), Over> {

@@ -143,7 +143,7 @@ impl<D: Disk> Engine<D> {
                     self.waited.remove(&path);
                     consider = true;
                 }
-                Action::Commit | Action::Contest if self.refused.get(&path) == Some(&here) => {
+                Action::Commit | Action::Contest if self.is_refused(&path, here.as_ref()) => {
                     self.waited.remove(&path);
                 }
                 Action::Commit | Action::Contest => match seen {
@@ -207,6 +207,17 @@ impl<D: Disk> Engine<D> {
         }
         self.send(sent);
         false
+    }
+
+    /// Whether the database does not take this, or what it would be in.
+    fn is_refused(&self, path: &WorkspacePath, here: Option<&Entry>) -> bool {
+        let no_folder = |above: &WorkspacePath| {
+            self.refused.contains_key(above)
+                && self.base.entry(above).is_none_or(|known| known.kind != Kind::Dir)
+        };
+        !self.refused.is_empty()
+            && (self.refused.get(path).is_some_and(|refused| refused.as_ref() == here)
+                || path.ancestors().any(|above| no_folder(&above)))
     }
 
     /// Adds what is gone, the deepest first, as far as there is room: a folder goes after what was in it, also when

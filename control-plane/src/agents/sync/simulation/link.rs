@@ -33,13 +33,6 @@ impl Wire {
         block_on(frame::read(&mut &bytes[..])).unwrap()
     }
 
-    /// The next message again, as it is.
-    pub fn repeat(&mut self) -> bool {
-        let Some(first) = self.messages.front().cloned() else { return false };
-        self.messages.push_front(first);
-        true
-    }
-
     /// Ends at any byte: what was not through by then never arrives.
     pub fn cut(&mut self, rng: &mut StdRng) {
         let total: usize = self.messages.iter().map(|(_, bytes)| bytes.len()).sum();

@@ -5,10 +5,11 @@
 //! | module | what lives there |
 //! | --- | --- |
 //! | [`world`] | the time, and who does what next |
-//! | [`disk`] | files, programs' writes, power cuts |
+//! | [`files`] | files, programs' writes, power cuts, and the agent's hands on them |
 //! | [`watcher`] | marks that get lost |
 //! | [`link`] | messages on their way |
 //! | [`server`] | the control plane's end |
+//! | [`large`] | the same for large contents, which go in parts |
 //! | [`script`] | what users, programs and fate do |
 //! | [`oracle`] | what must hold |
 //! | [`regressions`] | what seeds once found |
@@ -16,7 +17,8 @@
 //! `./e2e/test simulation` runs a fixed count of seeds, `./e2e/test simulation SECONDS` fresh ones. A seed that
 //! fails is printed and replays exactly.
 
-mod disk;
+mod files;
+mod large;
 mod link;
 mod oracle;
 mod regressions;

@@ -1,6 +1,6 @@
 //! What must hold, whatever happened.
 
-use super::disk::Body;
+use super::files::Body;
 use super::world::World;
 use shared::id::Revision;
 use shared::ignore::Ignore;

@@ -1,6 +1,6 @@
 //! What seeds once found, told step by step, at every moment at which it can happen.
 
-use super::disk::Body;
+use super::files::Body;
 use super::world::World;
 use crate::workspace::{Op, Origin, Precondition};
 use bytes::Bytes;
@@ -139,6 +139,23 @@ fn a_save_brought_in_before_the_answer_to_what_the_pod_sent_undoes_no_merge_of_b
         merges.set(merges.get() + u32::from(merged));
     });
     assert!(merges.get() > 0, "it never came to a merge");
+}
+
+#[test]
+fn nothing_in_a_refused_folder_is_sent_to_where_a_file_stands() {
+    let mut world = linked(1);
+    write(&mut world, "a", "a file");
+    pass(&mut world, REST);
+    world.server.refusals = 1;
+    assert!(world.files.borrow_mut().remove(&path("a")));
+    write(&mut world, "a/b", "in a folder");
+    pass(&mut world, Duration::from_secs(5));
+    write(&mut world, "a/b", "in a folder still");
+    pass(&mut world, Duration::from_secs(100));
+    assert_eq!(pod(&world, "a/b").as_deref(), Some(&b"in a folder still"[..]));
+    assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
+    let conflict = world.server.memory.versions.iter().find(|version| version.open_conflict);
+    assert!(conflict.is_none(), "{conflict:?}");
 }
 
 #[test]

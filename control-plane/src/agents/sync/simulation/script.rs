@@ -1,12 +1,13 @@
 //! What users, programs and fate do, one thing after another.
 
-use super::disk::{Backup, Body};
+use super::files::{Backup, Body};
 use super::watcher::Losses;
 use super::world::World;
 use crate::workspace::{Op, Origin, Precondition, VersionOp};
 use bytes::Bytes;
 use rand::Rng;
 use rand::seq::IndexedRandom;
+use shared::chunk::{LARGE_BYTES, is_large};
 use shared::link::sync::FromControlPlane;
 use shared::path::WorkspacePath;
 use shared::tree::{Hash, Kind};
@@ -27,6 +28,8 @@ pub struct Plan {
     pub actions: u32,
     /// The longest pause between two actions.
     pub pause: Duration,
+    /// Whether some of the files are so large that they go in parts.
+    pub large: bool,
 }
 
 impl Plan {
@@ -40,6 +43,7 @@ impl Plan {
             accidents: rng.random(),
             actions: rng.random_range(5..50),
             pause: Duration::from_millis(*[5, 100, 1_500, 4_000].choose(rng).unwrap_or(&100)),
+            large: rng.random_ratio(1, 8),
         }
     }
 
@@ -58,6 +62,36 @@ impl Plan {
 struct Words<'a>(&'a mut World);
 
 impl Words<'_> {
+    fn some(&mut self, plan: &Plan, old: Option<&Bytes>) -> Bytes {
+        if plan.large && self.0.rng.random_ratio(1, 3) {
+            return self.large(old);
+        }
+        self.text(old.filter(|old| !is_large(old.len() as u64)))
+    }
+
+    /// A large content: of parts that nobody has, or of those that stand there but for a few.
+    fn large(&mut self, old: Option<&Bytes>) -> Bytes {
+        self.0.count("large contents written");
+        let n = self.0.counts.get("large contents written").copied().unwrap_or_default();
+        let rng = &mut self.0.rng;
+        let mut bytes = match old.filter(|old| is_large(old.len() as u64) && rng.random_ratio(2, 3)) {
+            Some(old) => old.to_vec(),
+            None => {
+                let mut bytes = vec![0; LARGE_BYTES as usize + rng.random_range(1..400_000)];
+                rng.fill(&mut bytes[..]);
+                bytes
+            }
+        };
+        let at = rng.random_range(0..LARGE_BYTES as usize - 100);
+        let word = format!("large {n} ");
+        if rng.random() {
+            bytes[at..at + word.len()].copy_from_slice(word.as_bytes());
+        } else {
+            bytes.splice(at..at, word.into_bytes());
+        }
+        bytes.into()
+    }
+
     fn text(&mut self, old: Option<&Bytes>) -> Bytes {
         self.0.count("contents written");
         let n = self.0.counts.get("contents written").copied().unwrap_or_default();
@@ -123,14 +157,14 @@ pub fn act(world: &mut World, plan: &Plan, backup: &mut Option<Backup>) {
         choices.push(3);
     }
     match choices.choose(&mut world.rng) {
-        Some(0) => user(world),
+        Some(0) => user(world, plan),
         Some(1) => program(world, plan),
         Some(2) => fault(world, plan),
         _ => accident(world, backup),
     }
 }
 
-fn user(world: &mut World) {
+fn user(world: &mut World, plan: &Plan) {
     if world.server.database_down {
         return;
     }
@@ -141,7 +175,7 @@ fn user(world: &mut World) {
     let op = match world.rng.random_range(0..20) {
         0..9 => {
             let old = stands.and_then(|item| world.server.memory.contents.get(&item.entry.hash).cloned());
-            let bytes = Words(world).text(old.as_ref());
+            let bytes = Words(world).some(plan, old.as_ref());
             let precondition = stands.map_or(Precondition::NotExists, |item| Precondition::Rev(item.rev));
             Op::Write { path, bytes, mode: None, precondition }
         }
@@ -200,15 +234,15 @@ fn program(world: &mut World, plan: &Plan) {
     let what = world.rng.random_range(0..28);
     let (done, did) = match what {
         0..7 => {
-            let bytes = Words(world).text(old.as_ref());
+            let bytes = Words(world).some(plan, old.as_ref());
             (world.files.borrow_mut().write(&path, bytes, true), "wrote")
         }
         7..10 => {
-            let bytes = Words(world).text(old.as_ref());
+            let bytes = Words(world).some(plan, old.as_ref());
             (world.files.borrow_mut().replace(&path, bytes), "replaced")
         }
         10 => {
-            let bytes = Words(world).text(old.as_ref());
+            let bytes = Words(world).some(plan, old.as_ref());
             let seen = old.is_none() || plan.is_undisturbed();
             (world.files.borrow_mut().write(&path, bytes, seen), "wrote through a map")
         }
@@ -236,7 +270,7 @@ fn program(world: &mut World, plan: &Plan) {
         }
         // Another type at the same path.
         _ => {
-            let body = if old.is_some() { Body::Dir } else { Body::File(Words(world).text(None)) };
+            let body = if old.is_some() { Body::Dir } else { Body::File(Words(world).some(plan, None)) };
             let mut files = world.files.borrow_mut();
             (files.remove(&path) && files.make(&path, body), "changed the type of")
         }
@@ -249,7 +283,7 @@ fn program(world: &mut World, plan: &Plan) {
 
 /// What happens to machines and networks, and loses nothing.
 fn fault(world: &mut World, plan: &Plan) {
-    match world.rng.random_range(0..17) {
+    match world.rng.random_range(0..18) {
         0..4 => {
             world.count("links cut");
             world.cut();
@@ -317,6 +351,10 @@ fn fault(world: &mut World, plan: &Plan) {
             world.count("programs racing the agent");
             world.files.borrow_mut().races = 100;
         }
+        16 => {
+            world.count("batches refused");
+            world.server.refusals += 1;
+        }
         _ => {
             world.count("tombstones pruned");
             world.server.memory.prune();
@@ -378,6 +416,7 @@ fn accident(world: &mut World, backup: &mut Option<Backup>) {
 pub fn heal(world: &mut World) {
     world.note(|| "all faults are over".to_owned());
     world.server.database_down = false;
+    world.server.refusals = 0;
     world.repeats = 0;
     {
         let mut files = world.files.borrow_mut();

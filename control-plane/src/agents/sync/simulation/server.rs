@@ -1,8 +1,9 @@
 //! The control plane's end: the real codec, ledger, grouping, draft and resolver, over rows in memory.
 
 use super::super::codec::{self, Encoded};
-use super::super::ledger::{Lacking, LeaveOut, Ledger, Own, take_group};
+use super::super::ledger::{Lacking, LeaveOut, Ledger, Own, in_batch, take_group};
 use super::super::pull::{Arrived, Incoming};
+use super::large::Transfers;
 use crate::workspace::memory::Memory;
 use crate::workspace::{Changed, PodBatch, PodOp};
 use bytes::Bytes;
@@ -43,9 +44,12 @@ struct Stream {
     ledger: Ledger,
     due: Due,
     sent: Revision,
+    /// What the agent said that it shows, on this stream.
+    shown: Revision,
     lacking: Lacking,
     pushing: Option<Pushing>,
     incoming: Incoming,
+    transfers: Transfers,
 }
 
 /// The control plane, as far as one workspace's sync knows it.
@@ -53,6 +57,10 @@ struct Stream {
 pub struct Server {
     pub memory: Memory,
     pub database_down: bool,
+    /// So many batches of agents, the next ones, are refused for good.
+    pub refusals: u32,
+    /// The last that was: the same batch again is refused again.
+    refused: Option<BatchId>,
     /// What the agent last listed.
     pub problems: Vec<Problem>,
     /// Whether a mass delete waits for a decision.
@@ -88,9 +96,11 @@ impl Server {
                 ledger: Ledger::default(),
                 due: Due::Welcome,
                 sent,
+                shown: Revision::ZERO,
                 lacking: Lacking::default(),
                 pushing: None,
                 incoming: Incoming::default(),
+                transfers: Transfers::new(),
             },
         );
     }
@@ -116,7 +126,9 @@ impl Server {
 
     /// Whether a stream has something to do.
     pub fn is_due(&self, epoch: LinkEpoch) -> bool {
-        self.streams.get(&epoch).is_some_and(|stream| stream.due != Due::Nothing || stream.pushing.is_some())
+        self.streams.get(&epoch).is_some_and(|stream| {
+            stream.due != Due::Nothing || stream.pushing.is_some() || stream.transfers.download.is_due()
+        })
     }
 
     /// Takes a message of an agent's. An error ends the stream.
@@ -128,9 +140,13 @@ impl Server {
                 None => Ok(Vec::new()),
             },
             FromAgent::Need { hashes } => {
-                let mut changes = stream.lacking.needed(hashes);
+                let (mut changes, large): (VecDeque<Changed>, VecDeque<Changed>) =
+                    stream.lacking.needed(hashes).into_iter().partition(in_batch);
                 let sent = stream.sent;
                 let mut said = Vec::new();
+                for change in large {
+                    said.extend(stream.transfers.recipe(&mut self.memory, change.item.entry.hash));
+                }
                 while !changes.is_empty() {
                     let group = take_group(&mut changes);
                     let last = changes.is_empty();
@@ -139,9 +155,20 @@ impl Server {
                 }
                 Ok(said)
             }
-            // Files that large are not simulated: their parts are tested over real links.
-            FromAgent::Offer(_) | FromAgent::Part(_) | FromAgent::NeedParts { .. } => Err("a large content"),
+            FromAgent::Offer(page) => {
+                Ok(stream.transfers.offered(&mut self.memory, self.database_down, page))
+            }
+            FromAgent::Part(data) => Ok(stream.transfers.part(&mut self.memory, self.database_down, data)),
+            FromAgent::NeedParts { content, parts } => {
+                stream
+                    .transfers
+                    .download
+                    .want(content, &parts)
+                    .map_err(|_| "too many parts are asked for")?;
+                Ok(Vec::new())
+            }
             FromAgent::Visible { rev } => {
+                stream.shown = stream.shown.max(rev);
                 self.visible = self.visible.max(rev);
                 Ok(Vec::new())
             }
@@ -172,6 +199,14 @@ impl Server {
             }
         };
         let batch = begin.batch;
+        if self.refusals > 0 && self.refused != Some(batch) {
+            self.refusals -= 1;
+            self.refused = Some(batch);
+        }
+        if self.refused == Some(batch) {
+            let failure = Failure::new("batch_malformed", "nobody knows why");
+            return FromControlPlane::Refused { batch, failure, retry: false };
+        }
         let decoded = match codec::decode(&begin, &data, &end, &SyncLimits::default()) {
             Ok(decoded) => decoded,
             Err(failure) => return FromControlPlane::Refused { batch, failure, retry: false },
@@ -267,11 +302,15 @@ impl Server {
                 Some(_) if self.memory.rev <= stream.sent => stream.due = Due::Nothing,
                 Some(changes) => {
                     stream.lacking.forget(&changes);
+                    if stream.shown >= stream.sent {
+                        stream.transfers.download.forget();
+                    }
                     let news = changes.into_iter().filter(|change| !stream.ledger.has(change));
                     stream.pushing = Some(pushing(news, stream.sent, self.memory.rev, false, false));
                 }
             },
-            Due::Nothing => {}
+            // Last of all, as what is long.
+            Due::Nothing => return stream.transfers.parts(&self.memory),
         }
         Vec::new()
     }

@@ -1,6 +1,6 @@
 //! The world: both ends, the disk and the link on one thread, in a time of its own.
 
-use super::disk::{Files, SimDisk};
+use super::files::{Files, SimDisk};
 use super::link::{Link, Wire};
 use super::oracle;
 use super::server::{STEP, Server};
@@ -204,12 +204,16 @@ impl World {
             }
             Event::ToAgent => self.agent_hears(),
             Event::ToServer => {
-                let Some(link) = &mut self.link else { return };
-                let epoch = link.epoch;
-                if self.repeats > 0 && self.rng.random_ratio(self.repeats, 1_000) && link.to_server.repeat() {
+                let Some(epoch) = self.link.as_ref().map(|link| link.epoch) else { return };
+                let said: Option<FromAgent> = self.link.as_mut().and_then(|link| link.to_server.take());
+                let Some(said) = said else { return };
+                // What is one message of several comes once, or the peer doesn't keep to the protocol.
+                let alone =
+                    !matches!(said, FromAgent::Batch(Batch::Begin(_) | Batch::Chunk(_) | Batch::End(_)));
+                if alone && self.repeats > 0 && self.rng.random_ratio(self.repeats, 1_000) {
                     self.count("message repeated");
+                    self.server_hears(epoch, said.clone());
                 }
-                let Some(said) = self.link.as_mut().and_then(|link| link.to_server.take()) else { return };
                 self.server_hears(epoch, said);
             }
             Event::Ghost(n) => {
@@ -341,6 +345,9 @@ impl World {
             }
             word => {
                 self.note(|| format!("  agent hears {}", brief(&word)));
+                if let FromControlPlane::Part(_) = word {
+                    self.count("parts of large contents for pods");
+                }
                 if let FromControlPlane::Settle { token } = word {
                     let held = self.files.borrow().tree();
                     self.settling.insert(token, (self.now, held));
@@ -364,6 +371,9 @@ impl World {
     }
 
     fn server_hears(&mut self, epoch: LinkEpoch, said: FromAgent) {
+        if let FromAgent::Part(_) = said {
+            self.count("parts of large contents from pods");
+        }
         let before = self.server.memory.rev;
         let tree = matches!(said, FromAgent::Batch(_)).then(|| self.server.memory.tree());
         let answered = self.server.hear(epoch, said);
@@ -372,7 +382,6 @@ impl World {
         match answered {
             Ok(said) if self.link.as_ref().is_some_and(|link| link.epoch == epoch) => self.server_says(said),
             Ok(_) => {}
-            // A message repeated within a batch in parts is a peer that doesn't keep to the protocol.
             Err(why) => {
                 self.note(|| format!("the control plane ends link {epoch}: {why}"));
                 self.server.end(epoch);
@@ -505,6 +514,8 @@ fn said_briefly(message: &FromAgent) -> String {
             )
         }
         FromAgent::Batch(_) => "a part of a batch".to_owned(),
+        FromAgent::Part(data) => format!("part {} of {:?}", data.part, data.content),
+        FromAgent::Offer(page) => format!("an offer of {:?} in {} parts", page.content, page.parts.len()),
         other => format!("{other:?}"),
     }
 }
@@ -512,6 +523,8 @@ fn said_briefly(message: &FromAgent) -> String {
 fn brief(message: &FromControlPlane) -> String {
     match message {
         FromControlPlane::Committed(committed) => format!("{} {:?}", committed.rev, committed.results),
+        FromControlPlane::Part(data) => format!("part {} of {:?}", data.part, data.content),
+        FromControlPlane::Recipe(page) => format!("the recipe of {:?}", page.content),
         other => format!("{other:?}"),
     }
 }
