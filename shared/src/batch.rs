@@ -236,7 +236,7 @@ pub fn decode(
     }
     let manifest_limit = (claims.items + 1) * (MANIFEST_BYTES_PER_ITEM + 2 * PATH_BYTES as u64);
     // Beside the contents: the manifest, and a header and padding for each entry.
-    let room = limits.batch_bytes.max(limits.file_bytes) + manifest_limit + (claims.items + 3) * 1024;
+    let room = limits.batch_bytes + manifest_limit + (claims.items + 3) * 1024;
     if claims.bytes > room {
         return Err(BatchError::TooLarge(room));
     }

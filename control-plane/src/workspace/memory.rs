@@ -47,7 +47,7 @@ pub(crate) struct Memory {
     totals: Totals,
     /// Tombstones up to here are gone.
     pruned: Revision,
-    limits: SyncLimits,
+    pub(crate) limits: SyncLimits,
 }
 
 impl Memory {

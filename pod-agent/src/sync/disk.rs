@@ -122,6 +122,9 @@ pub trait Disk {
     /// Looks at one path. What `known` says of it is believed if `stat` says that it still is.
     fn look(&self, path: &WorkspacePath, known: Option<&Agreed>) -> Seen;
 
+    /// Bytes of a regular file by `stat` alone, so that one that is too large is not read.
+    fn size(&self, path: &WorkspacePath) -> Option<u64>;
+
     /// Whether `stat` alone makes a known path worth a look.
     fn may_differ(&self, path: &WorkspacePath, known: &Agreed) -> bool;
 

@@ -63,6 +63,10 @@ impl Disk for LocalDisk {
         scan::look(&self.root, path, known)
     }
 
+    fn size(&self, path: &WorkspacePath) -> Option<u64> {
+        scan::size(&self.root, path)
+    }
+
     fn may_differ(&self, path: &WorkspacePath, known: &Agreed) -> bool {
         scan::may_differ(&self.root, path, known)
     }

@@ -169,7 +169,7 @@ impl Sync {
                 }
                 FromControlPlane::Batch(Batch::Chunk(bytes)) => {
                     let (_, data) = incoming.as_mut().ok_or("a part of no batch")?;
-                    let most = limits.batch_bytes.max(limits.file_bytes) + OVERHEAD_BYTES;
+                    let most = engine::of_control_plane(limits).batch_bytes + OVERHEAD_BYTES;
                     if (data.len() + bytes.len()) as u64 > most {
                         return Err("a batch is longer than any may be".to_owned());
                     }

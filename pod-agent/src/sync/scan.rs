@@ -90,6 +90,14 @@ pub(super) fn stamp(root: &Root, path: &WorkspacePath, entry: &Entry) -> Option<
     (entry.kind != Kind::File || stamp.size == entry.size).then_some(stamp)
 }
 
+/// Bytes of a regular file.
+pub(super) fn size(root: &Root, path: &WorkspacePath) -> Option<u64> {
+    let (folder, name) = root.parent(path).ok()?;
+    let stat = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let stamp = stamp_of(&stat, 0);
+    (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then_some(stamp.size)
+}
+
 /// Whether a file's stamp makes it worth a second look.
 pub(super) fn may_differ(root: &Root, path: &WorkspacePath, known: &Agreed) -> bool {
     let Ok((folder, name)) = root.parent(path) else { return true };

@@ -93,7 +93,7 @@ impl<D: Disk> Engine<D> {
                     self.dirty.extend(from.map(|from| (from, now)));
                     self.problem(&path, &failure.code, &failure.message);
                     self.stuck.insert(path.clone());
-                    self.refused.insert(path, new.map(|(entry, _)| entry));
+                    self.refused.insert(path, agreed(None), now);
                 }
             }
         }
@@ -111,7 +111,8 @@ impl<D: Disk> Engine<D> {
             }
             if !retry {
                 self.problem(&path, &failure.code, &failure.message);
-                self.refused.insert(path.clone(), new.map(|(entry, _)| entry));
+                let refused = new.map(|(entry, stamp)| Agreed { entry, item: None, stamp: Some(stamp) });
+                self.refused.insert(path.clone(), refused, self.now);
             }
             self.again(path, flight.asked);
         }

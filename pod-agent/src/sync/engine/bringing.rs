@@ -17,6 +17,10 @@ use std::io::{self, Read};
 
 /// Items that one batch of the control plane may have: it gathers by its own measure.
 const BATCH_ITEMS: u64 = 50_000;
+/// Bytes that one may have before compression; it gathers half of that.
+const BATCH_BYTES: u64 = 32 << 20;
+/// Bytes that no file has.
+const FILE_BYTES: u64 = 1 << 40;
 /// Hashes asked for in one message.
 const NEED_HASHES: usize = 4_000;
 
@@ -30,7 +34,7 @@ impl<D: Disk> Engine<D> {
             tar_hash: whole.end.tar_hash,
             compressed: whole.data.len() as u64,
         };
-        let limits = SyncLimits { batch_items: limits.batch_items.max(BATCH_ITEMS), ..limits };
+        let limits = of_control_plane(limits);
         let mut no_room = false;
         let disk = &mut self.disk;
         let ops = batch::decode(&whole.data[..], claims, &limits, |hash, bytes| {
@@ -242,6 +246,11 @@ impl<D: Disk> Engine<D> {
                 }
                 applied
             }
+            Action::Commit | Action::Contest if self.is_refused(path, here.as_ref()) => {
+                // Nobody waits for it until the pod holds something else.
+                self.stuck.insert(path.clone());
+                Applied::Changed
+            }
             Action::Commit | Action::Contest => {
                 self.mark(path.clone(), self.now);
                 Applied::Changed
@@ -296,6 +305,17 @@ impl<D: Disk> Engine<D> {
         }
         self.visible = self.received;
         self.say(FromAgent::Visible { rev: self.received });
+    }
+}
+
+/// What a batch of the control plane's may be. That is more than what it takes: what is stored may be of before its
+/// limits were lowered.
+pub fn of_control_plane(limits: SyncLimits) -> SyncLimits {
+    SyncLimits {
+        batch_items: limits.batch_items.max(BATCH_ITEMS),
+        batch_bytes: limits.batch_bytes.max(BATCH_BYTES),
+        file_bytes: FILE_BYTES,
+        ..limits
     }
 }
 

@@ -2,7 +2,7 @@
 //! named them. Parts that are lacking are all that travels, and those that came stay over a lost link.
 
 use super::{Engine, RETRY};
-use crate::sync::disk::Disk;
+use crate::sync::disk::{Agreed, Disk, Stamp};
 use shared::chunk::{self, Packed, Part, Recipe};
 use shared::link::Failure;
 use shared::link::sync::{FromAgent, PART_NUMBERS, PartData, RecipePage, RecipePages};
@@ -37,6 +37,7 @@ pub(super) struct Large {
 struct Upload {
     path: WorkspacePath,
     entry: Entry,
+    stamp: Stamp,
     recipe: Recipe,
     /// Where each part begins.
     offsets: Vec<u64>,
@@ -86,7 +87,7 @@ impl<D: Disk> Engine<D> {
     // --- to the database ---
 
     /// A large file that the database may not have is to be committed: its content goes first.
-    pub(super) fn upload(&mut self, path: WorkspacePath, entry: Entry) {
+    pub(super) fn upload(&mut self, path: WorkspacePath, entry: Entry, stamp: Stamp) {
         let same = self.large.upload.as_ref().is_some_and(|upload| upload.path == path);
         match &self.large.upload {
             Some(upload) if !(same && upload.entry.hash != entry.hash) => {
@@ -95,11 +96,11 @@ impl<D: Disk> Engine<D> {
                 }
             }
             // None, or one of what the file no longer is.
-            _ => self.offer(path, entry),
+            _ => self.offer(path, entry, stamp),
         }
     }
 
-    fn offer(&mut self, path: WorkspacePath, entry: Entry) {
+    fn offer(&mut self, path: WorkspacePath, entry: Entry, stamp: Stamp) {
         self.large.upload = None;
         let cut = self.disk.read(&path, Kind::File).and_then(|content| chunk::cut(content, |_, _| Ok(())));
         match cut {
@@ -110,7 +111,7 @@ impl<D: Disk> Engine<D> {
                     self.say(FromAgent::Offer(page));
                 }
                 let lacking = VecDeque::new();
-                self.large.upload = Some(Upload { path, entry, recipe, offsets, lacking });
+                self.large.upload = Some(Upload { path, entry, stamp, recipe, offsets, lacking });
             }
             // It changed since it was looked at.
             _ => {
@@ -185,7 +186,8 @@ impl<D: Disk> Engine<D> {
             self.problem(&path, &failure.code, &failure.message);
             self.stuck.insert(path.clone());
             self.waited.remove(&path);
-            self.refused.insert(path, Some(upload.entry));
+            let refused = Agreed { entry: upload.entry, item: None, stamp: Some(upload.stamp) };
+            self.refused.insert(path, Some(refused), self.now);
         }
         self.upload_next();
     }

@@ -154,12 +154,13 @@ impl<D: Disk> Engine<D> {
     fn scan(&mut self) {
         let now = self.now;
         self.read_ignore();
-        self.refused.clear();
         self.unknown.clear();
         self.hot.clear();
-        // Tried again by itself; all else is found again, if it is still so.
+        // Tried again by itself, or listed until there is another answer; all else is found again, if it is still so.
         let full = self.retry_at.is_some();
-        self.problems.retain(|_, problem| full && problem.code == "no_space");
+        let refused = |path: &String| WorkspacePath::new(&**path).is_ok_and(|path| self.refused.is_at(&path));
+        self.problems.retain(|path, problem| full && problem.code == "no_space" || refused(path));
+        self.ask_again();
         self.problems_told = false;
         if self.disk.is_blind() {
             let message = "file watches ran out on this machine: changes are found by polling";
@@ -175,6 +176,18 @@ impl<D: Disk> Engine<D> {
             // What could not be had may be to be had by now; else it is listed again.
             self.stuck.clear();
             self.apply_wanted();
+        }
+    }
+
+    /// What was refused is sent again, if it is time.
+    fn ask_again(&mut self) {
+        for path in self.refused.take_due(self.now).into_keys() {
+            let is_ignored = || self.ignore.is_ignored(&path, self.disk.is_folder(&path));
+            if self.base.tree.contains_key(&path) || !is_ignored() {
+                self.dirty.insert_new(path, self.now);
+            } else {
+                self.cleared(&path);
+            }
         }
     }
 

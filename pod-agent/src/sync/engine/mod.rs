@@ -9,6 +9,7 @@
 //! | [`sending`] | from the pod to the database |
 //! | [`moves`] | what of that is a file that was elsewhere |
 //! | [`answers`] | what became of what was sent |
+//! | [`refused`] | and what of it is to wait |
 //! | [`large`] | large contents, in parts, both ways |
 //! | [`telling`] | problems, states, and answers to who waits |
 
@@ -18,6 +19,7 @@ mod dirty;
 mod large;
 mod looking;
 mod moves;
+mod refused;
 mod sending;
 mod telling;
 
@@ -25,6 +27,9 @@ use super::base::Base;
 use super::disk::Disk;
 use dirty::Dirty;
 use large::Large;
+use refused::Refused;
+
+pub use bringing::of_control_plane;
 use moves::Movable;
 use sending::Flight;
 use shared::id::{ItemId, LinkEpoch, Revision, SessionId, VolumeId};
@@ -113,8 +118,7 @@ pub struct Engine<D> {
     visible: Revision,
     /// The last revision that a commit was answered with.
     committed: Revision,
-    /// Refused by the control plane; not sent again until it is another.
-    refused: BTreeMap<WorkspacePath, Option<Entry>>,
+    refused: Refused,
     /// Contents that the database turned out not to have, though the base does.
     unknown: HashSet<Hash>,
     /// Contents that the control plane cannot give on this link.
@@ -179,7 +183,7 @@ impl<D: Disk> Engine<D> {
             visible: Revision::ZERO,
             committed: base.rev,
             base,
-            refused: BTreeMap::new(),
+            refused: Refused::new(now),
             unknown: HashSet::new(),
             unavailable: HashSet::new(),
             hot: BTreeMap::new(),
@@ -299,6 +303,9 @@ impl<D: Disk> Engine<D> {
         self.now = now;
         self.unlinked();
         self.link = Some(Link { epoch, limits });
+        if self.refused.under(limits, now) {
+            self.sweep_at = now;
+        }
         self.problems_told = false;
         Hello { epoch, base_rev: self.base.rev, base_digest: self.base.digest(), volume: self.volume }
     }

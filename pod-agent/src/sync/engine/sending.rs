@@ -109,7 +109,14 @@ impl<D: Disk> Engine<D> {
             self.dirty.remove(&path);
             let known = self.base.tree.get(&path);
             let old = known.map(|known| known.entry);
-            let seen = self.disk.look(&path, known);
+            // Of what was refused the base knows nothing, and it need not be read again for that.
+            let read = self.refused.read(&path).or(known);
+            let is_new = |size: &u64| read.is_none_or(|read| read.entry.size != *size);
+            if self.disk.size(&path).filter(is_new).is_some_and(|size| size > limits.file_bytes) {
+                self.is_too_large(path);
+                continue;
+            }
+            let seen = self.disk.look(&path, read);
             match &seen {
                 Seen::Hot => {
                     self.is_hot(path);
@@ -117,12 +124,6 @@ impl<D: Disk> Engine<D> {
                 }
                 Seen::Problem(code, message) => {
                     self.problem(&path, code, message);
-                    self.waited.remove(&path);
-                    self.stuck.insert(path);
-                    continue;
-                }
-                Seen::Entry(entry, _) if entry.size > limits.file_bytes => {
-                    self.problem(&path, "too_large", "the file is larger than this server takes");
                     self.waited.remove(&path);
                     self.stuck.insert(path);
                     continue;
@@ -147,6 +148,7 @@ impl<D: Disk> Engine<D> {
                     self.waited.remove(&path);
                 }
                 Action::Commit | Action::Contest => match seen {
+                    Seen::Entry(entry, _) if entry.size > limits.file_bytes => self.is_too_large(path),
                     Seen::Entry(entry, stamp) => {
                         self.gone.remove(&path);
                         let large = entry.kind == Kind::File && is_large(entry.size);
@@ -154,7 +156,7 @@ impl<D: Disk> Engine<D> {
                         let may_move = old.is_none() && !(large && self.unknown.contains(&entry.hash));
                         let from = if may_move { self.moved_from(&entry, &stamp) } else { None };
                         if large && from.is_none() && !self.has_content(entry.hash) {
-                            self.upload(path, entry);
+                            self.upload(path, entry, stamp);
                             continue;
                         }
                         bytes += if from.is_some() || large { 0 } else { entry.size };
@@ -210,14 +212,12 @@ impl<D: Disk> Engine<D> {
     }
 
     /// Whether the database does not take this, or what it would be in.
-    fn is_refused(&self, path: &WorkspacePath, here: Option<&Entry>) -> bool {
+    pub(super) fn is_refused(&self, path: &WorkspacePath, here: Option<&Entry>) -> bool {
         let no_folder = |above: &WorkspacePath| {
-            self.refused.contains_key(above)
-                && self.base.entry(above).is_none_or(|known| known.kind != Kind::Dir)
+            self.refused.is_at(above) && self.base.entry(above).is_none_or(|known| known.kind != Kind::Dir)
         };
         !self.refused.is_empty()
-            && (self.refused.get(path).is_some_and(|refused| refused.as_ref() == here)
-                || path.ancestors().any(|above| no_folder(&above)))
+            && (self.refused.is(path, here) || path.ancestors().any(|above| no_folder(&above)))
     }
 
     /// Adds what is gone, the deepest first, as far as there is room: a folder goes after what was in it, also when
@@ -358,6 +358,12 @@ impl<D: Disk> Engine<D> {
             }
             reading.get().and_then(|hash| places.remove(&hash)).map(|(path, _)| path)
         })
+    }
+
+    fn is_too_large(&mut self, path: WorkspacePath) {
+        self.problem(&path, "too_large", "the file is larger than this server takes");
+        self.waited.remove(&path);
+        self.stuck.insert(path);
     }
 
     pub(super) fn is_hot(&mut self, path: WorkspacePath) {

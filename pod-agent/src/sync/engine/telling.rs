@@ -34,6 +34,7 @@ impl<D: Disk> Engine<D> {
     pub(super) fn cleared(&mut self, path: &WorkspacePath) {
         self.stuck.remove(path);
         self.overruled.remove(path);
+        self.refused.remove(path);
         if !self.problems.is_empty() && self.problems.remove(path.as_str()).is_some() {
             self.problems_told = false;
         }

@@ -259,6 +259,18 @@ impl Files {
         self.program_changed(path)
     }
 
+    /// Nobody writes to it any more; up to now somebody did.
+    pub fn cools(&mut self, path: &WorkspacePath) {
+        self.hot.remove(path);
+        self.touched.insert(path.clone(), self.now);
+    }
+
+    /// Its mode allows reading from now on.
+    pub fn becomes_readable(&mut self, path: &WorkspacePath) {
+        self.unreadable.remove(path);
+        self.touched.insert(path.clone(), self.now);
+    }
+
     // --- what befalls a disk ---
 
     /// The power goes: some state since the last sync is left, and files not yet synced may be empty.

@@ -3,7 +3,6 @@
 use super::super::download::Download;
 use super::super::upload::Offer;
 use crate::workspace::memory::Memory;
-use shared::limits::SyncLimits;
 use shared::link::Failure;
 use shared::link::sync::{FromControlPlane, PartData, RecipePage, RecipePages};
 use shared::tree::Hash;
@@ -23,8 +22,8 @@ impl Transfers {
     /// Takes a page of an offer.
     pub fn offered(&mut self, memory: &mut Memory, away: bool, page: RecipePage) -> Vec<FromControlPlane> {
         self.offer = None;
-        let content = page.content;
-        match self.pages.take(page, SyncLimits::default().file_bytes) {
+        let (content, size, limit) = (page.content, page.size, memory.limits.file_bytes);
+        match self.pages.take(page, limit) {
             Ok(None) => Vec::new(),
             Ok(Some(_)) if away => vec![not_stored(content)],
             Ok(Some(recipe)) if memory.contents.contains_key(&recipe.hash) => {
@@ -36,6 +35,10 @@ impl Transfers {
                 let mut said = offer.asked_for();
                 said.extend(self.complete(memory));
                 said
+            }
+            Err(_) if size > limit => {
+                let failure = Failure::new("file_too_large", "the limit was lowered");
+                vec![FromControlPlane::NotStored { content, failure, retry: false }]
             }
             Err(why) => panic!("the agent offers what nobody may: {why}"),
         }

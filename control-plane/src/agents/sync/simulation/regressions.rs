@@ -4,6 +4,7 @@ use super::files::Body;
 use super::world::World;
 use crate::workspace::{Op, Origin, Precondition};
 use bytes::Bytes;
+use shared::limits::SyncLimits;
 use shared::path::WorkspacePath;
 use shared::tree::Hash;
 use std::time::Duration;
@@ -156,6 +157,63 @@ fn nothing_in_a_refused_folder_is_sent_to_where_a_file_stands() {
     assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
     let conflict = world.server.memory.versions.iter().find(|version| version.open_conflict);
     assert!(conflict.is_none(), "{conflict:?}");
+}
+
+#[test]
+fn what_was_stored_before_the_limits_were_lowered_comes_and_hinders_nobody() {
+    let mut world = linked(1);
+    let noise = Bytes::from((0..100_000u32).flat_map(|n| Hash::of(&n.to_be_bytes()).0).collect::<Vec<u8>>());
+    for (at, size) in [("large", 3_000_000), ("small", 500_000)] {
+        let bytes = noise.slice(..size);
+        user(&mut world, Op::Write { path: path(at), bytes, mode: None, precondition: Precondition::Any });
+    }
+    pass(&mut world, REST);
+    world.server.memory.limits = SyncLimits { file_bytes: 100_000, ..SyncLimits::default() };
+    world.restart_server();
+    // A new pod has nothing yet.
+    world.stop_agent(false, Duration::from_secs(1));
+    world.files.borrow_mut().wipe();
+    pass(&mut world, REST);
+    save(&mut world, "b", "text");
+    write(&mut world, "c", "text");
+    pass(&mut world, Duration::from_secs(5));
+    assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
+    assert!(world.server.problems.is_empty(), "{:?}", world.server.problems);
+    // What is written from now on is under the new limits, and listed for as long as it is.
+    write(&mut world, "small", "short");
+    let wrote = world.files.borrow_mut().write(&path("large"), noise.slice(1..3_000_000), true);
+    assert!(wrote);
+    pass(&mut world, Duration::from_secs(100));
+    assert_eq!(world.server.problems.iter().map(|it| &*it.code).collect::<Vec<_>>(), ["too_large"]);
+    world.server.memory.limits = SyncLimits::default();
+    world.restart_server();
+    pass(&mut world, Duration::from_secs(5));
+    assert!(world.server.problems.is_empty(), "{:?}", world.server.problems);
+    assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
+}
+
+#[test]
+fn what_has_no_room_is_sent_again_less_and_less_often_and_stays_listed() {
+    let mut world = linked(1);
+    world.server.memory.limits = SyncLimits { workspace_items: 1, ..SyncLimits::default() };
+    // Watches ran out, so that everything is looked at every 2 s.
+    world.files.borrow_mut().watcher.most = 0;
+    world.stop_agent(true, Duration::ZERO);
+    write(&mut world, "a", "text");
+    pass(&mut world, REST);
+    write(&mut world, "b", "text");
+    pass(&mut world, REST);
+    let batches = world.server.batches;
+    for _ in 0..200 {
+        pass(&mut world, Duration::from_secs(5));
+        let codes: Vec<_> = world.server.problems.iter().map(|it| it.code.as_str()).collect();
+        assert_eq!(codes, ["polling", "too_many_items"]);
+    }
+    let more = world.server.batches - batches;
+    assert!((2..8).contains(&more), "sent {more} times in 1,000 s");
+    delete(&mut world, "a");
+    pass(&mut world, Duration::from_secs(1_000));
+    assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
 }
 
 #[test]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use shared::chunk::{LARGE_BYTES, is_large};
+use shared::limits::SyncLimits;
 use shared::link::sync::FromControlPlane;
 use shared::path::WorkspacePath;
 use shared::tree::{Hash, Kind};
@@ -283,7 +284,7 @@ fn program(world: &mut World, plan: &Plan) {
 
 /// What happens to machines and networks, and loses nothing.
 fn fault(world: &mut World, plan: &Plan) {
-    match world.rng.random_range(0..18) {
+    match world.rng.random_range(0..19) {
         0..4 => {
             world.count("links cut");
             world.cut();
@@ -312,16 +313,16 @@ fn fault(world: &mut World, plan: &Plan) {
             world.count("files unreadable");
             let path = pod_path(world);
             let mut files = world.files.borrow_mut();
-            if !files.unreadable.remove(&path) {
-                files.unreadable.insert(path);
+            if !files.unreadable.insert(path.clone()) {
+                files.becomes_readable(&path);
             }
         }
         9 if plan.programs => {
             world.count("files hot");
             let path = pod_path(world);
             let mut files = world.files.borrow_mut();
-            if !files.hot.remove(&path) {
-                files.hot.insert(path);
+            if !files.hot.insert(path.clone()) {
+                files.cools(&path);
             }
         }
         10 | 11 => {
@@ -350,6 +351,17 @@ fn fault(world: &mut World, plan: &Plan) {
         15 if plan.programs => {
             world.count("programs racing the agent");
             world.files.borrow_mut().races = 100;
+        }
+        17 => {
+            world.count("limits changed");
+            let usual = SyncLimits::default();
+            world.server.memory.limits = match world.rng.random_range(0..4) {
+                0 => SyncLimits { file_bytes: 100_000, ..usual },
+                1 => SyncLimits { workspace_bytes: 300_000, ..usual },
+                2 => SyncLimits { workspace_items: 6, ..usual },
+                _ => usual,
+            };
+            world.restart_server();
         }
         16 => {
             world.count("batches refused");
@@ -417,13 +429,22 @@ pub fn heal(world: &mut World) {
     world.note(|| "all faults are over".to_owned());
     world.server.database_down = false;
     world.server.refusals = 0;
+    // They may stay: then what they do not allow stays listed.
+    if world.server.memory.limits != SyncLimits::default() && world.rng.random() {
+        world.server.memory.limits = SyncLimits::default();
+        world.restart_server();
+    }
     world.repeats = 0;
     {
         let mut files = world.files.borrow_mut();
         files.full = false;
         files.races = 0;
-        files.unreadable.clear();
-        files.hot.clear();
+        for path in files.unreadable.clone() {
+            files.becomes_readable(&path);
+        }
+        for path in files.hot.clone() {
+            files.cools(&path);
+        }
         files.watcher.losses = Losses::default();
         files.watcher.most = usize::MAX;
     }

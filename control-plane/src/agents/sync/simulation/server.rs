@@ -8,7 +8,6 @@ use crate::workspace::memory::Memory;
 use crate::workspace::{Changed, PodBatch, PodOp};
 use bytes::Bytes;
 use shared::id::{BatchId, ItemId, LinkEpoch, Revision};
-use shared::limits::SyncLimits;
 use shared::link::Failure;
 use shared::link::sync::{
     Batch, Begin, CHUNK_BYTES, FromAgent, FromControlPlane, Hello, OpResult, Problem, State,
@@ -135,7 +134,7 @@ impl Server {
     pub fn hear(&mut self, epoch: LinkEpoch, said: FromAgent) -> Result<Vec<FromControlPlane>, &'static str> {
         let Some(stream) = self.streams.get_mut(&epoch) else { return Ok(Vec::new()) };
         match said {
-            FromAgent::Batch(part) => match stream.incoming.take(part, &SyncLimits::default())? {
+            FromAgent::Batch(part) => match stream.incoming.take(part, &self.memory.limits)? {
                 Some(arrived) => Ok(vec![self.commit(epoch, arrived)]),
                 None => Ok(Vec::new()),
             },
@@ -207,7 +206,7 @@ impl Server {
             let failure = Failure::new("batch_malformed", "nobody knows why");
             return FromControlPlane::Refused { batch, failure, retry: false };
         }
-        let decoded = match codec::decode(&begin, &data, &end, &SyncLimits::default()) {
+        let decoded = match codec::decode(&begin, &data, &end, &self.memory.limits) {
             Ok(decoded) => decoded,
             Err(failure) => return FromControlPlane::Refused { batch, failure, retry: false },
         };

@@ -266,7 +266,7 @@ impl World {
             return;
         }
         let epoch = self.server.link_up();
-        let hello = engine.link_up(epoch, SyncLimits::default(), now);
+        let hello = engine.link_up(epoch, self.server.memory.limits, now);
         let full = hello.base_rev;
         self.server.begin(hello);
         self.linked_at = self.server.memory.rev;

@@ -179,6 +179,13 @@ impl Disk for SimDisk {
         self.0.borrow().look(path, known)
     }
 
+    fn size(&self, path: &WorkspacePath) -> Option<u64> {
+        match self.0.borrow().body(path)? {
+            Body::File(bytes) => Some(bytes.len() as u64),
+            _ => None,
+        }
+    }
+
     fn may_differ(&self, path: &WorkspacePath, known: &Agreed) -> bool {
         let files = self.0.borrow();
         let Some(node) = files.nodes.get(path) else { return true };

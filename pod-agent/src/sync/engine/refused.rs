@@ -1,0 +1,80 @@
+//! What the control plane does not take: it is not sent again until it is another, or the time has come to ask again.
+
+use crate::sync::disk::Agreed;
+use shared::limits::SyncLimits;
+use shared::path::WorkspacePath;
+use shared::tree::Entry;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// When what was refused is sent again at the earliest, since there may be room by now. Doubles to [`PAUSE_MOST`]
+/// while it is refused again: what does not fit may be a gigabyte.
+const PAUSE: Duration = Duration::from_secs(50);
+/// The longest pause.
+const PAUSE_MOST: Duration = Duration::from_secs(15 * 60);
+
+/// What was refused, by its path.
+#[derive(Debug)]
+pub(super) struct Refused {
+    paths: BTreeMap<WorkspacePath, Option<Agreed>>,
+    again_at: Instant,
+    pause: Duration,
+    limits: Option<SyncLimits>,
+}
+
+impl Refused {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { paths: BTreeMap::new(), again_at: now, pause: PAUSE, limits: None }
+    }
+
+    /// This is refused at a path; none if that is that nothing is there.
+    pub(super) fn insert(&mut self, path: WorkspacePath, what: Option<Agreed>, now: Instant) {
+        if self.paths.is_empty() {
+            self.again_at = now + self.pause;
+        }
+        self.paths.insert(path, what);
+    }
+
+    /// Both sides hold the same there.
+    pub(super) fn remove(&mut self, path: &WorkspacePath) {
+        self.paths.remove(path);
+    }
+
+    /// What was refused there, so that it need not be read again to be known.
+    pub(super) fn read(&self, path: &WorkspacePath) -> Option<&Agreed> {
+        self.paths.get(path)?.as_ref()
+    }
+
+    /// Whether anything was refused there.
+    pub(super) fn is_at(&self, path: &WorkspacePath) -> bool {
+        self.paths.contains_key(path)
+    }
+
+    /// Whether just this was refused there.
+    pub(super) fn is(&self, path: &WorkspacePath, here: Option<&Entry>) -> bool {
+        self.paths.get(path).is_some_and(|refused| refused.as_ref().map(|refused| &refused.entry) == here)
+    }
+
+    /// Whether nothing was refused.
+    pub(super) fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
+    /// Takes everything, if the time has come to ask again.
+    pub(super) fn take_due(&mut self, now: Instant) -> BTreeMap<WorkspacePath, Option<Agreed>> {
+        if now < self.again_at {
+            return BTreeMap::new();
+        }
+        self.pause = if self.paths.is_empty() { PAUSE } else { (self.pause * 2).min(PAUSE_MOST) };
+        std::mem::take(&mut self.paths)
+    }
+
+    /// The control plane's limits. Answers whether they are others than before, so that it is asked anew.
+    pub(super) fn under(&mut self, limits: SyncLimits, now: Instant) -> bool {
+        let others = self.limits.replace(limits).is_some_and(|before| before != limits);
+        if others {
+            (self.again_at, self.pause) = (now, PAUSE);
+        }
+        others
+    }
+}
