@@ -39,9 +39,10 @@ pub fn committed(world: &World, before: &Tree) {
     }
 }
 
-/// Whether a difference at a path is one that is listed, or one that there is meant to be.
+/// Whether a difference at a path is listed, now or with what is on its way, or meant to be.
 fn explained(world: &World, path: &WorkspacePath, wanted: Option<&Entry>) -> bool {
-    let listed = world.server.problems.iter().filter_map(|problem| WorkspacePath::new(&*problem.path).ok());
+    let problems = world.server.problems.iter().chain(&world.listed);
+    let listed = problems.filter_map(|problem| WorkspacePath::new(&*problem.path).ok());
     let is_listed = listed.into_iter().any(|at| at == *path || path.is_below(&at) || at.is_below(path));
     let special = |at: &WorkspacePath| matches!(world.files.borrow().body(at), Some(Body::Special));
     is_listed || wanted.is_none() && Ignore::default().is_ignored(path, false) || special(path)
@@ -61,7 +62,6 @@ pub fn visible(world: &mut World, rev: Revision) {
         let touched = |at: &WorkspacePath| files.touched.get(at).is_some_and(|at| *at >= committed);
         let since =
             touched(path) || files.below(path).iter().any(touched) || path.ancestors().any(|a| touched(&a));
-        // What cannot be in the workspace is listed, now or with the next list.
         let blocked = path.ancestors().any(|above| !matches!(files.body(&above), Some(Body::Dir) | None));
         let odd = matches!(files.body(path), Some(Body::Special | Body::Symlink(_))) || blocked;
         let leads_out = entry.is_some_and(|entry| entry.kind == Kind::Symlink);

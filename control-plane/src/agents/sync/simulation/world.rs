@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shared::id::{LinkEpoch, Revision, VolumeId};
 use shared::limits::SyncLimits;
-use shared::link::sync::{Batch, FromAgent, FromControlPlane};
+use shared::link::sync::{Batch, FromAgent, FromControlPlane, Problem};
 use shared::tree::Tree;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -66,6 +66,8 @@ pub struct World {
     /// What the database was at when the link came up.
     pub linked_at: Revision,
     pub trace: Vec<String>,
+    /// The list of problems that the agent said last; the control plane may not have heard it yet.
+    pub listed: Vec<Problem>,
     engine: Option<Engine<SimDisk>>,
     link: Option<Link>,
     ghosts: Vec<Ghost>,
@@ -107,6 +109,7 @@ impl World {
             repeats: 0,
             linked_at: Revision::ZERO,
             trace: Vec::new(),
+            listed: Vec::new(),
             engine: None,
             link: None,
             ghosts: Vec::new(),
@@ -449,6 +452,11 @@ impl World {
         }
         let linked = self.link.as_ref().is_some_and(|link| engine.is_linked(link.epoch));
         oracle::displaced(self);
+        for message in &said {
+            if let FromAgent::Problems { problems, .. } = message {
+                self.listed.clone_from(problems);
+            }
+        }
         for message in said {
             self.note(|| format!("  agent says {}", said_briefly(&message)));
             if let FromAgent::Visible { rev } = message {
