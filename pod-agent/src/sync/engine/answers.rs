@@ -7,7 +7,12 @@ use shared::id::BatchId;
 use shared::link::Failure;
 use shared::link::sync::{CONTENT_MISSING, Committed, OpResult};
 use shared::path::WorkspacePath;
-use shared::tree::Kind;
+use shared::tree::{Entry, Kind};
+
+/// Whether something is less than it was.
+pub(super) fn frees(old: Option<&Entry>, new: Option<&Entry>) -> bool {
+    old.is_some_and(|old| new.is_none_or(|new| new.size < old.size))
+}
 
 impl<D: Disk> Engine<D> {
     /// The batch in flight, if this is the one that is answered.
@@ -46,6 +51,9 @@ impl<D: Disk> Engine<D> {
                         }
                     }
                     self.hot.remove(&path);
+                    if frees(pre.as_ref(), new.map(|(entry, _)| entry).as_ref()) {
+                        self.room_made();
+                    }
                     self.base.set(&path, agreed(item));
                     if new.is_none() {
                         // It may be back; while the base held it, that was no news.
@@ -117,6 +125,13 @@ impl<D: Disk> Engine<D> {
             self.again(path, flight.asked);
         }
         self.push_at = Some(self.now + RETRY);
+    }
+
+    /// What was refused may have room now.
+    pub(super) fn room_made(&mut self) {
+        if let Some(at) = self.refused.room_made(self.now) {
+            self.sweep_at = self.sweep_at.min(at);
+        }
     }
 
     /// What a batch did not settle is looked at again, and whoever waited for the batch waits for that.

@@ -1,6 +1,7 @@
 //! From the database to the pod: batches are taken apart, staged, and brought into the workspace as far as that can
 //! be, then shown.
 
+use super::answers::frees;
 use super::looking::AWAY;
 use super::{Engine, RETRY, Target, Whole};
 use crate::sync::disk::{Agreed, Applied, Disk, Seen};
@@ -237,6 +238,9 @@ impl<D: Disk> Engine<D> {
                             item,
                             stamp: self.disk.stamp(path, &entry),
                         });
+                        if frees(old.as_ref(), wanted.as_ref()) {
+                            self.room_made();
+                        }
                         self.base.set(path, agreed);
                         self.wanted.remove(path);
                         self.cleared(path);

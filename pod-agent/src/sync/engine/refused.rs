@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_secs(50);
 /// The longest pause.
 const PAUSE_MOST: Duration = Duration::from_secs(15 * 60);
+/// Which part of the pause is left when something went and made room.
+const ROOM: u32 = 10;
 
 /// What was refused, by its path.
 #[derive(Debug)]
@@ -58,6 +60,16 @@ impl Refused {
     /// Whether nothing was refused.
     pub(super) fn is_empty(&self) -> bool {
         self.paths.is_empty()
+    }
+
+    /// Something went, in the pod or in the database. Answers when to ask again, if that is to be asked sooner now.
+    pub(super) fn room_made(&mut self, now: Instant) -> Option<Instant> {
+        let soon = now + self.pause / ROOM;
+        if self.paths.is_empty() || soon >= self.again_at {
+            return None;
+        }
+        self.again_at = soon;
+        Some(soon)
     }
 
     /// Takes everything, if the time has come to ask again.
