@@ -1,17 +1,18 @@
 //! Carries out the step that is due for a session.
 
+use super::attempt::Attempt;
 use super::ending;
-use super::records::{self, Line, Record};
+use super::records::{self, Record};
 use super::session::State;
 use super::step::{self, Action, Facts, Want};
+use super::timeline::{self, Line};
 use super::worker::{DATABASE_PAUSE, Next};
 use super::{Error, Lifecycle};
 use crate::agents;
 use crate::agents::identity::Credential;
-use crate::runtime::{Ensured, Notice, Observed, RuntimeError, Spec};
+use crate::runtime::{Ensured, RuntimeError, Spec};
 use crate::templates;
 use shared::id::SessionId;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -24,71 +25,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const EXIT_GRACE: Duration = Duration::from_secs(5);
 /// How long a stop waits for an agent whose link is away.
 const RETURN_GRACE: Duration = Duration::from_secs(3);
-/// An agent that was linked for so long has started well: its earlier failures count no more.
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
-
-/// What a worker remembers between its steps.
-pub(super) struct Attempt {
-    /// When the start or stop that is under way began.
-    began: Instant,
-    launched: bool,
-    proven: bool,
-    failures: u32,
-    retry_at: Instant,
-    hopeless: Option<String>,
-    why: Option<String>,
-    /// Why what runs it was about to end when last seen: afterwards nothing tells.
-    ending: Option<String>,
-    /// What was told of its start so far, and what keeps it from starting.
-    told: HashSet<String>,
-    trouble: Option<String>,
-    linked_at: Option<Instant>,
-    pub(super) unlinked_at: Instant,
-    told_adopted: bool,
-    /// Whether all files had reached the database when the agent ended, if it said so.
-    complete: Option<bool>,
-}
-
-impl Attempt {
-    pub(super) fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            began: now,
-            launched: false,
-            proven: false,
-            failures: 0,
-            retry_at: now,
-            hopeless: None,
-            why: None,
-            ending: None,
-            told: HashSet::new(),
-            trouble: None,
-            linked_at: None,
-            unlinked_at: now,
-            told_adopted: false,
-            complete: None,
-        }
-    }
-
-    fn elapsed_ms(&self) -> Option<i64> {
-        i64::try_from(self.began.elapsed().as_millis()).ok()
-    }
-
-    fn fail(&mut self, why: String) {
-        if self.linked_at.is_some_and(|at| at.elapsed() >= HEALTHY_AFTER) {
-            self.failures = 0;
-        }
-        self.failures += 1;
-        self.launched = false;
-        self.proven = false;
-        self.ending = None;
-        self.told.clear();
-        self.trouble = None;
-        self.linked_at = None;
-        self.retry_at = Instant::now() + step::backoff(self.failures);
-        self.why = Some(why);
-    }
-}
 
 impl Lifecycle {
     /// Takes the step that is due. `look`: also at what runs the session, although its agent may be linked.
@@ -352,7 +288,7 @@ impl Lifecycle {
                 let message = "The files are in its folder; it is ready.".to_owned();
                 let line =
                     Line { kind: "step", step: Some("files_synced"), message, elapsed_ms, ..Line::default() };
-                if let Err(why) = records::add_line(lifecycle.database(), id, line).await {
+                if let Err(why) = timeline::add(lifecycle.database(), id, line).await {
                     tracing::debug!(session = %id, %why, "a line of the timeline was lost");
                 }
             }
@@ -373,61 +309,6 @@ impl Lifecycle {
         if self.mark(record, State::Starting, Some(&reason), "restart", &reason, attempt).await? {
             // What comes next must not be taken for what failed.
             records::next_generation(self.database(), record).await?;
-        }
-        Ok(())
-    }
-
-    /// Tells what happened to what runs a session, and what keeps it from starting.
-    async fn heed(
-        &self,
-        record: &Record,
-        observed: &Observed,
-        linked: bool,
-        attempt: &mut Attempt,
-    ) -> Result<(), Error> {
-        let id = record.session.id;
-        if observed.running && observed.ended.is_some() {
-            attempt.ending.clone_from(&observed.ended);
-        }
-        for Notice { code, key, message } in &observed.notices {
-            if !attempt.told.insert(key.clone()) {
-                continue;
-            }
-            // A start's steps belong to the start that this worker saw; what else happened may have been told
-            // before the server was started anew.
-            let is_step = matches!(*code, "scheduled" | "container_started");
-            let since = record.session.state_at;
-            if (is_step && attempt.launched && !linked)
-                || (!is_step && !records::is_told(self.database(), id, code, message, since).await?)
-            {
-                self.step_line(id, code, message, attempt).await?;
-            }
-        }
-        if linked || record.want != Want::Running {
-            return Ok(());
-        }
-        if let Some(ending) =
-            observed.ended.as_ref().filter(|_| observed.running && record.session.state == State::Running)
-        {
-            // Who waits for it must not be told for the length of its end that it runs.
-            let reason = format!("{ending}. It is started again as soon as that has ended; no file is lost.");
-            self.mark(record, State::Starting, Some(&reason), "moved", &reason, attempt).await?;
-            return Ok(());
-        }
-        match &observed.trouble {
-            // One that has run is looked for again: a program that needs too much memory now and then ends nothing.
-            _ if record.session.state != State::Starting || attempt.proven => {}
-            Some(trouble) if trouble.hopeless => attempt.hopeless = Some(trouble.message.clone()),
-            Some(trouble) if attempt.trouble.as_ref() != Some(&trouble.message) => {
-                attempt.trouble = Some(trouble.message.clone());
-                if records::set_state(self.database(), record, record.session.state, Some(&trouble.message))
-                    .await?
-                {
-                    self.step_line(id, "waiting", &trouble.message, attempt).await?;
-                    self.publish(id, Some(record.session.state), Some(trouble.message.clone()));
-                }
-            }
-            _ => {}
         }
         Ok(())
     }
@@ -462,7 +343,7 @@ impl Lifecycle {
     }
 
     /// Notes a state and tells of it, unless a later wish has begun meanwhile. Answers whether it was noted.
-    async fn mark(
+    pub(super) async fn mark(
         &self,
         record: &Record,
         state: State,
@@ -480,7 +361,7 @@ impl Lifecycle {
         Ok(true)
     }
 
-    async fn step_line(
+    pub(super) async fn step_line(
         &self,
         id: SessionId,
         step: &str,
@@ -500,6 +381,6 @@ impl Lifecycle {
         attempt: &Attempt,
     ) -> Result<(), Error> {
         let line = Line { kind, state, step, message, elapsed_ms: attempt.elapsed_ms(), actor: None };
-        records::add_line(self.database(), id, line).await
+        timeline::add(self.database(), id, line).await
     }
 }

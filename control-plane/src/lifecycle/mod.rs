@@ -4,25 +4,33 @@
 //! | --- | --- |
 //! | [`session`] | what a session looks like from outside |
 //! | [`step`] | what is wanted and what is there → what to do next, as a pure function |
-//! | [`records`] | sessions and their timeline in the database |
+//! | [`records`] | sessions in the database |
+//! | [`timeline`] | their timelines in the database |
 //! | [`reconcile`] | notices what may have changed |
 //! | [`worker`] | one task a session that takes steps until nothing is left to do |
 //! | [`act`] | carries out the step that is due |
+//! | [`attempt`] | what a worker remembers between its steps |
+//! | [`heed`] | tells what is seen of what runs a session |
 //! | [`ending`] | when a session ends by itself, as a pure function |
 //! | [`watch`] | what happens in sessions; warns of their end, and ends them |
+//! | [`watched`] | what is known of one session's use, and what is due for it |
 //! | [`clock`] | a clock that never steps |
 //!
 //! Calls note in the database what is wanted and return; the reconciler makes it so, and tries again after a
 //! restart of the server just as it would have without one.
 
 mod act;
+mod attempt;
 pub mod clock;
 pub mod ending;
+mod heed;
 mod reconcile;
 mod records;
 pub mod session;
 pub mod step;
+mod timeline;
 mod watch;
+mod watched;
 mod worker;
 
 pub use ending::Cause;
@@ -240,7 +248,7 @@ impl Lifecycle {
     /// What happened to a session, the oldest first.
     pub async fn timeline(&self, id: SessionId) -> Result<Vec<TimelineEvent>> {
         records::get(self.database(), id).await?;
-        records::timeline(self.database(), id).await
+        timeline::newest(self.database(), id).await
     }
 
     /// Every change of a session's state from now on. A listener that falls behind is told so and should look afresh.
@@ -263,8 +271,8 @@ impl Lifecycle {
     }
 
     async fn say(&self, id: SessionId, kind: &str, message: &str, actor: Option<String>) -> Result<()> {
-        let line = records::Line { kind, message: message.to_owned(), actor, ..records::Line::default() };
-        records::add_line(self.database(), id, line).await
+        let line = timeline::Line { kind, message: message.to_owned(), actor, ..timeline::Line::default() };
+        timeline::add(self.database(), id, line).await
     }
 }
 

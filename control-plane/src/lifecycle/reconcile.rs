@@ -1,9 +1,10 @@
 //! Notices what may have changed: listens to agents and files, and compares everything from time to time.
 
 use super::Lifecycle;
-use super::records::{self, Line};
+use super::records;
 use super::session::{Activity, State};
 use super::step::Want;
+use super::timeline::{self, Line};
 use crate::agents::AgentEvent;
 use crate::workspace::Origin;
 use std::sync::Arc;
@@ -56,7 +57,7 @@ async fn heed(lifecycle: &Lifecycle, event: AgentEvent) {
         AgentEvent::Linked { session } | AgentEvent::Unlinked { session, .. } => lifecycle.kick(session),
         AgentEvent::Notice { session, kind, message } => {
             let line = Line { kind: "agent", step: Some(&kind), message, ..Line::default() };
-            if let Err(why) = records::add_line(lifecycle.database(), session, line).await {
+            if let Err(why) = timeline::add(lifecycle.database(), session, line).await {
                 tracing::warn!(%session, %why, "a line of the timeline was lost");
             }
         }

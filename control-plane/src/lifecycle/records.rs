@@ -1,9 +1,10 @@
-//! Sessions, their timeline and their names in the database.
+//! Sessions in the database.
 
-use super::session::{New, Session, State, TimelineEvent};
+use super::session::{New, Session, State};
 use super::step::Want;
+use super::timeline::{self, Line};
 use super::{Error, Result};
-use crate::entities::{now_ms, session, session_event};
+use crate::entities::{now_ms, session};
 use crate::environment;
 use crate::templates;
 use crate::workspace::{self, Database};
@@ -11,12 +12,9 @@ use jiff::Timestamp;
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr,
+    ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, SqlErr,
 };
 use shared::id::SessionId;
-
-/// Lines of a timeline that are given at once: the newest.
-const TIMELINE_LINES: u64 = 500;
 
 /// A session as its row has it.
 #[derive(Clone, Debug)]
@@ -45,24 +43,7 @@ pub(super) struct Running {
     pub kept_until: Option<i64>,
 }
 
-/// A line for the timeline.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Line<'a> {
-    /// What kind of thing happened.
-    pub kind: &'a str,
-    /// The state that followed, if it changed.
-    pub state: Option<State>,
-    /// Which step it was.
-    pub step: Option<&'a str>,
-    /// For a person.
-    pub message: String,
-    /// Milliseconds since the start or stop began.
-    pub elapsed_ms: Option<i64>,
-    /// Who did it.
-    pub actor: Option<String>,
-}
-
-fn time(ms: i64) -> Timestamp {
+pub(super) fn time(ms: i64) -> Timestamp {
     // The database holds what `now_ms` gave; anything else shows as the epoch rather than failing a list.
     Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH)
 }
@@ -139,7 +120,7 @@ pub(super) async fn create(
     environment::records::insert(&transaction, id, variables).await?;
     let line =
         Line { kind: "created", message: "The session was created.".to_owned(), actor, ..Line::default() };
-    insert_line(&transaction, id, line).await?;
+    timeline::insert(&transaction, id, line).await?;
     transaction.commit().await?;
     record(row)
 }
@@ -394,10 +375,7 @@ pub(super) async fn erase(database: &Database, id: SessionId) -> Result<()> {
     workspace::erase(&transaction, id).await?;
     crate::agents::revoke_credentials(&transaction, id, None).await?;
     environment::records::erase(&transaction, id).await?;
-    session_event::Entity::delete_many()
-        .filter(session_event::Column::SessionUuid.eq(id.0))
-        .exec(&transaction)
-        .await?;
+    timeline::erase(&transaction, id).await?;
     session::Entity::update_many()
         .col_expr(session::Column::ObservedState, Expr::value(ERASED))
         .col_expr(session::Column::UpdatedAt, Expr::value(now_ms()))
@@ -420,63 +398,6 @@ pub(super) async fn note_activity(database: &Database, uses: &[(SessionId, i64)]
             .await?;
     }
     Ok(())
-}
-
-/// Adds a line to a session's timeline.
-pub(super) async fn add_line(database: &Database, id: SessionId, line: Line<'_>) -> Result<()> {
-    insert_line(database.writer(), id, line).await
-}
-
-async fn insert_line(db: &impl sea_orm::ConnectionTrait, id: SessionId, line: Line<'_>) -> Result<()> {
-    let row = session_event::ActiveModel {
-        id: NotSet,
-        session_uuid: Set(id.0),
-        at: Set(now_ms()),
-        kind: Set(line.kind.to_owned()),
-        state: Set(line.state.map(|state| state.as_str().to_owned())),
-        reason: Set(line.step.map(str::to_owned)),
-        message: Set(line.message),
-        elapsed_ms: Set(line.elapsed_ms),
-        actor: Set(line.actor),
-    };
-    session_event::Entity::insert(row).exec_without_returning(db).await?;
-    Ok(())
-}
-
-/// Whether a session's timeline says something already.
-pub(super) async fn is_told(
-    database: &Database,
-    id: SessionId,
-    step: &str,
-    message: &str,
-    since: Timestamp,
-) -> Result<bool> {
-    let found = session_event::Entity::find()
-        .filter(session_event::Column::SessionUuid.eq(id.0))
-        .filter(session_event::Column::At.gte(since.as_millisecond()))
-        .filter(session_event::Column::Reason.eq(step))
-        .filter(session_event::Column::Message.eq(message))
-        .one(database.reader())
-        .await?;
-    Ok(found.is_some())
-}
-
-/// The newest lines of a session's timeline, the oldest of them first.
-pub(super) async fn timeline(database: &Database, id: SessionId) -> Result<Vec<TimelineEvent>> {
-    let rows = session_event::Entity::find()
-        .filter(session_event::Column::SessionUuid.eq(id.0))
-        .order_by_desc(session_event::Column::Id)
-        .limit(TIMELINE_LINES)
-        .all(database.reader())
-        .await?;
-    let line = |row: session_event::Model| TimelineEvent {
-        at: time(row.at),
-        kind: row.kind,
-        message: row.message,
-        step: row.reason,
-        elapsed_ms: row.elapsed_ms,
-    };
-    Ok(rows.into_iter().rev().map(line).collect())
 }
 
 #[cfg(test)]

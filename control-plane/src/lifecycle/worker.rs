@@ -1,7 +1,7 @@
 //! One task a session that takes steps until nothing is left to do.
 
 use super::Lifecycle;
-use super::act::Attempt;
+use super::attempt::Attempt;
 use shared::id::SessionId;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};

@@ -1,0 +1,66 @@
+//! Tells a session's users what is seen of what runs it.
+
+use super::attempt::Attempt;
+use super::records::{self, Record};
+use super::session::State;
+use super::step::Want;
+use super::timeline;
+use super::{Error, Lifecycle};
+use crate::runtime::{Notice, Observed};
+
+impl Lifecycle {
+    /// Tells what happened to what runs a session, and what keeps it from starting.
+    pub(super) async fn heed(
+        &self,
+        record: &Record,
+        observed: &Observed,
+        linked: bool,
+        attempt: &mut Attempt,
+    ) -> Result<(), Error> {
+        let id = record.session.id;
+        if observed.running && observed.ended.is_some() {
+            attempt.ending.clone_from(&observed.ended);
+        }
+        for Notice { code, key, message } in &observed.notices {
+            if !attempt.told.insert(key.clone()) {
+                continue;
+            }
+            // A start's steps belong to the start that this worker saw; what else happened may have been told
+            // before the server was started anew.
+            let is_step = matches!(*code, "scheduled" | "container_started");
+            let since = record.session.state_at;
+            if (is_step && attempt.launched && !linked)
+                || (!is_step && !timeline::is_told(self.database(), id, code, message, since).await?)
+            {
+                self.step_line(id, code, message, attempt).await?;
+            }
+        }
+        if linked || record.want != Want::Running {
+            return Ok(());
+        }
+        if let Some(ending) =
+            observed.ended.as_ref().filter(|_| observed.running && record.session.state == State::Running)
+        {
+            // Who waits for it must not be told for the length of its end that it runs.
+            let reason = format!("{ending}. It is started again as soon as that has ended; no file is lost.");
+            self.mark(record, State::Starting, Some(&reason), "moved", &reason, attempt).await?;
+            return Ok(());
+        }
+        match &observed.trouble {
+            // One that has run is looked for again: a program that needs too much memory now and then ends nothing.
+            _ if record.session.state != State::Starting || attempt.proven => {}
+            Some(trouble) if trouble.hopeless => attempt.hopeless = Some(trouble.message.clone()),
+            Some(trouble) if attempt.trouble.as_ref() != Some(&trouble.message) => {
+                attempt.trouble = Some(trouble.message.clone());
+                if records::set_state(self.database(), record, record.session.state, Some(&trouble.message))
+                    .await?
+                {
+                    self.step_line(id, "waiting", &trouble.message, attempt).await?;
+                    self.publish(id, Some(record.session.state), Some(trouble.message.clone()));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
