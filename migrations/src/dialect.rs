@@ -24,11 +24,3 @@ pub(crate) async fn run(manager: &SchemaManager<'_>, statements: &[&str]) -> Res
     }
     Ok(())
 }
-
-/// Runs `statements` on PostgreSQL alone.
-pub(crate) async fn run_on_postgres(manager: &SchemaManager<'_>, statements: &[&str]) -> Result<(), DbErr> {
-    match manager.get_database_backend() {
-        DbBackend::Postgres => run(manager, statements).await,
-        _ => Ok(()),
-    }
-}

@@ -12,6 +12,7 @@ mod m0004_agents;
 mod m0005_parts;
 mod m0006_variables_and_times;
 mod m0007_pods;
+mod step;
 
 pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::prelude::*;
@@ -22,13 +23,13 @@ pub struct Migrator;
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         vec![
-            Box::new(m0001_accounts::Step),
-            Box::new(m0002_sessions::Step),
-            Box::new(m0003_workspaces::Step),
-            Box::new(m0004_agents::Step),
-            Box::new(m0005_parts::Step),
-            Box::new(m0006_variables_and_times::Step),
-            Box::new(m0007_pods::Step),
+            Box::new(m0001_accounts::STEP),
+            Box::new(m0002_sessions::STEP),
+            Box::new(m0003_workspaces::STEP),
+            Box::new(m0004_agents::STEP),
+            Box::new(m0005_parts::STEP),
+            Box::new(m0006_variables_and_times::STEP),
+            Box::new(m0007_pods::STEP),
         ]
     }
 }

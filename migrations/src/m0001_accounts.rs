@@ -1,31 +1,8 @@
 //! Users, and the tokens and browser sessions that let them in.
 
-use crate::dialect;
-use sea_orm_migration::prelude::*;
+use crate::step::Step;
 
-/// Users, and the tokens and browser sessions that let them in.
-pub(crate) struct Step;
-
-impl MigrationName for Step {
-    fn name(&self) -> &str {
-        "m0001_accounts"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for Step {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        dialect::run(manager, UP).await
-    }
-
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        dialect::run(manager, DOWN).await
-    }
-
-    fn use_transaction(&self) -> Option<bool> {
-        Some(true)
-    }
-}
+pub(crate) const STEP: Step = Step { name: "m0001_accounts", up: UP, up_on_postgres: &[], down: DOWN };
 
 const UP: &[&str] = &[
     "CREATE TABLE users (

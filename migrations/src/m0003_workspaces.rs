@@ -1,32 +1,9 @@
 //! Files: state, items, versions, contents, and the batches already applied.
 
-use crate::dialect;
-use sea_orm_migration::prelude::*;
+use crate::step::Step;
 
-/// Files: state, items, versions, contents, and the batches already applied.
-pub(crate) struct Step;
-
-impl MigrationName for Step {
-    fn name(&self) -> &str {
-        "m0003_workspaces"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for Step {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        dialect::run(manager, UP).await?;
-        dialect::run_on_postgres(manager, UP_ON_POSTGRES).await
-    }
-
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        dialect::run(manager, DOWN).await
-    }
-
-    fn use_transaction(&self) -> Option<bool> {
-        Some(true)
-    }
-}
+pub(crate) const STEP: Step =
+    Step { name: "m0003_workspaces", up: UP, up_on_postgres: UP_ON_POSTGRES, down: DOWN };
 
 /// `workspace_items` holds one row a path, live or a tombstone (`deleted_rev` set, `moved_to` naming the item that
 /// left): "what changed since" is then one range of `(session_uuid, rev)`, and a rename tells its old path.

@@ -1,31 +1,8 @@
 //! Agents: their credentials and links, and the leases of leader-only work.
 
-use crate::dialect;
-use sea_orm_migration::prelude::*;
+use crate::step::Step;
 
-/// Agents: their credentials and links, and the leases of leader-only work.
-pub(crate) struct Step;
-
-impl MigrationName for Step {
-    fn name(&self) -> &str {
-        "m0004_agents"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for Step {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        dialect::run(manager, UP).await
-    }
-
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        dialect::run(manager, DOWN).await
-    }
-
-    fn use_transaction(&self) -> Option<bool> {
-        Some(true)
-    }
-}
+pub(crate) const STEP: Step = Step { name: "m0004_agents", up: UP, up_on_postgres: &[], down: DOWN };
 
 const UP: &[&str] = &[
     "CREATE TABLE agent_credentials (

@@ -1,31 +1,8 @@
 //! Large contents in parts, each a content of its own, and what a pod has uploaded and not committed yet.
 
-use crate::dialect;
-use sea_orm_migration::prelude::*;
+use crate::step::Step;
 
-/// Large contents in parts, each a content of its own, and what a pod has uploaded and not committed yet.
-pub(crate) struct Step;
-
-impl MigrationName for Step {
-    fn name(&self) -> &str {
-        "m0005_parts"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for Step {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        dialect::run(manager, UP).await
-    }
-
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        dialect::run(manager, DOWN).await
-    }
-
-    fn use_transaction(&self) -> Option<bool> {
-        Some(true)
-    }
-}
+pub(crate) const STEP: Step = Step { name: "m0005_parts", up: UP, up_on_postgres: &[], down: DOWN };
 
 /// The key to a part's content keeps the sweep from taking one that a content is made of. Contents in
 /// `blob_chunks` stay as they are until they are next sent to a pod.

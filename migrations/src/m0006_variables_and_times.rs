@@ -1,31 +1,9 @@
 //! Sessions' variables and secrets, and what their ends are reckoned from.
 
-use crate::dialect;
-use sea_orm_migration::prelude::*;
+use crate::step::Step;
 
-/// Sessions' variables and secrets, and what their ends are reckoned from.
-pub(crate) struct Step;
-
-impl MigrationName for Step {
-    fn name(&self) -> &str {
-        "m0006_variables_and_times"
-    }
-}
-
-#[async_trait::async_trait]
-impl MigrationTrait for Step {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        dialect::run(manager, UP).await
-    }
-
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        dialect::run(manager, DOWN).await
-    }
-
-    fn use_transaction(&self) -> Option<bool> {
-        Some(true)
-    }
-}
+pub(crate) const STEP: Step =
+    Step { name: "m0006_variables_and_times", up: UP, up_on_postgres: &[], down: DOWN };
 
 const UP: &[&str] = &[
     // Either a variable with its value or a secret, sealed with a key that is not in the database.
