@@ -1,7 +1,9 @@
 //! What a pod's status says, in words for the person whose machine it is.
 
 use crate::runtime::{Notice, Trouble};
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, ContainerStatus, Event, Pod, PodCondition,
+};
 
 /// Restarts of a container after which it will not come right by itself.
 const CRASHES: i32 = 3;
@@ -125,6 +127,14 @@ fn may_run(container: &ContainerStatus) -> bool {
     container.state.as_ref().is_none_or(|state| state.terminated.is_none())
 }
 
+/// Whether SIGKILL ended a container: the kernel's choice for want of memory, which not every runtime tells from other
+/// kills.
+fn is_kill(terminated: &ContainerStateTerminated) -> bool {
+    terminated.exit_code == KILLED
+        && terminated.signal.is_none()
+        && terminated.reason.as_deref() == Some("Error")
+}
+
 /// How a container ended.
 fn exit(state: &ContainerState) -> String {
     let Some(terminated) = &state.terminated else { return "it ended".to_owned() };
@@ -134,8 +144,7 @@ fn exit(state: &ContainerState) -> String {
     let last = terminated.message.as_deref().map(words).filter(|message| !message.is_empty());
     let last = last.map(|message| format!("; it last said: {message}")).unwrap_or_default();
     match terminated.signal {
-        // The kernel's choice for want of memory, which not every runtime tells from other kills.
-        None if terminated.exit_code == KILLED => format!("it was killed, mostly for want of memory{last}"),
+        None if is_kill(terminated) => format!("it was killed, mostly for want of memory{last}"),
         Some(signal) => format!("signal {signal}{last}"),
         None => format!("exit code {}{last}", terminated.exit_code),
     }
@@ -191,8 +200,7 @@ fn notices(pod: &Pod, containers: &[&ContainerStatus]) -> Vec<Notice> {
         if let Some(terminated) =
             last.filter(|_| container.name == "workspace" && container.restart_count > 0)
         {
-            let killed = terminated.exit_code == KILLED && terminated.reason.as_deref() == Some("Error");
-            let oom = terminated.reason.as_deref() == Some("OOMKilled") || killed;
+            let oom = terminated.reason.as_deref() == Some("OOMKilled") || is_kill(terminated);
             let code = if oom { "out_of_memory" } else { "container_restarted" };
             let how = container.last_state.as_ref().map(exit).unwrap_or_default();
             let restart = container.restart_count;
