@@ -2,7 +2,7 @@
 //! by piece. A part is a content of its own, so that versions which share bytes share the parts that hold them.
 
 use super::blobs::{self, Blob};
-use super::sql::{Column, Rows, Sql, read_hash, read_item};
+use super::sql::{Column, Rows, Sql, read_hash};
 use super::{Database, Error, Result, Store};
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
@@ -10,8 +10,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, SqlErr};
 use shared::chunk::{BadParts, Packed, Part, Recipe};
 use shared::id::SessionId;
-use shared::path::WorkspacePath;
-use shared::tree::{Hash, Item, Kind};
+use shared::tree::Hash;
 use std::collections::{HashMap, HashSet};
 
 /// Parts that are read from the database at once: 1 MiB on average.
@@ -236,31 +235,6 @@ impl Store {
         let found = packed(self.database.reader(), owner, parts).await?;
         let missing = |part: &Part| Error::Damaged(format!("a part is missing: {}", part.hash));
         parts.iter().map(|part| found.get(&part.hash).cloned().ok_or_else(|| missing(part))).collect()
-    }
-
-    /// A file or symlink, whose content is then read piece by piece: what stood there when it was opened, whatever
-    /// is saved meanwhile.
-    pub async fn open_file(&self, session: SessionId, path: &WorkspacePath) -> Result<(Item, Content)> {
-        let db = self.database.reader();
-        let text = format!(
-            "SELECT {}, {} FROM workspace_items t
-             JOIN workspace_state s ON s.session_uuid = t.session_uuid
-             LEFT JOIN blobs b ON b.owner_id = s.owner_id AND b.hash = t.hash AND t.kind <> 'dir'
-             WHERE t.session_uuid = $1 AND t.full_path = $2 AND t.deleted_rev IS NULL",
-            super::sql::ITEM_COLUMNS,
-            blobs::COLUMNS
-        );
-        let values = [session.0.into(), path.as_str().into()];
-        let row = Sql::of(db.get_database_backend(), &text, values).one(db).await?;
-        let row = row.ok_or_else(|| Error::NotFound(path.clone()))?;
-        let (_, item) = read_item(&row)?;
-        if item.entry.kind == Kind::Dir {
-            return Err(Error::IsADirectory(path.clone()));
-        }
-        if row.try_get::<Option<Vec<u8>>>("", "blob_hash")?.is_none() {
-            return Err(Error::Damaged(format!("{} is missing", item.entry.hash)));
-        }
-        Ok((item, self.content_in(&row).await?))
     }
 
     /// A content of the session's owner, to be read piece by piece.

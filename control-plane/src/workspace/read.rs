@@ -1,6 +1,7 @@
 //! Reading a workspace: trees, changes, files, contents. Each answer is of one revision.
 
 use super::blobs;
+use super::parts::Content;
 use super::sql::{ITEM_COLUMNS, Sql, read_item, read_rev};
 use super::types::{Changed, ChangesPage, Cursor, Snapshot};
 use super::{Error, Result, Store};
@@ -116,6 +117,20 @@ impl Store {
 
     /// A file with its bytes; a symlink's bytes are its target. [`Error::IsADirectory`] for a folder.
     pub async fn read_file(&self, session: SessionId, path: &WorkspacePath) -> Result<(Item, Bytes)> {
+        let (item, row) = self.file_row(session, path).await?;
+        let (_, bytes) = blobs::read(self.database.reader(), &row).await?;
+        Ok((item, bytes))
+    }
+
+    /// A file or symlink, whose content is then read piece by piece: what stood there when it was opened, whatever
+    /// is saved meanwhile. [`Error::IsADirectory`] for a folder.
+    pub async fn open_file(&self, session: SessionId, path: &WorkspacePath) -> Result<(Item, Content)> {
+        let (item, row) = self.file_row(session, path).await?;
+        Ok((item, self.content_in(&row).await?))
+    }
+
+    /// A file or symlink, and its row with [`blobs::COLUMNS`].
+    async fn file_row(&self, session: SessionId, path: &WorkspacePath) -> Result<(Item, QueryResult)> {
         let db = self.database.reader();
         let text = format!(
             "SELECT {ITEM_COLUMNS}, {} FROM workspace_items t
@@ -134,8 +149,7 @@ impl Store {
         if row.try_get::<Option<Vec<u8>>>("", "blob_hash")?.is_none() {
             return Err(Error::Damaged(format!("{} is missing", item.entry.hash)));
         }
-        let (_, bytes) = blobs::read(db, &row).await?;
-        Ok((item, bytes))
+        Ok((item, row))
     }
 
     /// A content by its hash, if the session's owner has it.
