@@ -56,7 +56,7 @@ mod tests {
     fn any_thread_may_ask_and_its_children_are_as_usual() {
         let asked = std::thread::spawn(|| {
             wake_promptly()?;
-            // Field 41 of a thread's `stat` is its policy; a child's would tell one that was passed on.
+            // Read by the child of itself: what was passed on to it would show there.
             let child = std::process::Command::new("cat").arg("/proc/self/sched").output()?;
             Ok::<_, io::Error>(String::from_utf8_lossy(&child.stdout).into_owned())
         });

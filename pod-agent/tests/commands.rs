@@ -2,16 +2,17 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod support;
+
 use bytes::Bytes;
-use clap::Parser;
 use pod_agent::environment::Environment;
 use pod_agent::exec;
-use pod_agent::settings::Settings;
 use shared::id::Revision;
 use shared::link::exec::{Command, Input, Output};
 use shared::link::frame;
 use shared::link::terminal::Exit;
 use std::time::Duration;
+use support::alive;
 use tempfile::TempDir;
 use tokio::io::DuplexStream;
 use tokio::sync::watch;
@@ -22,20 +23,7 @@ fn start(argv: &[&str], change: impl FnOnce(&mut Command)) -> (TempDir, DuplexSt
 
 fn start_with(flags: &[&str], argv: &[&str], change: impl FnOnce(&mut Command)) -> (TempDir, DuplexStream) {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().to_str().unwrap();
-    let mut arguments = vec![
-        "pod-agent",
-        "--control-plane",
-        "ws://127.0.0.1:1",
-        "--credential-file",
-        "/none",
-        "--workspace",
-        path,
-        "--state",
-        path,
-    ];
-    arguments.extend(flags);
-    let settings = Settings::parse_from(arguments);
+    let settings = support::settings(folder.path(), flags);
     let mut command = Command {
         argv: argv.iter().map(|a| (*a).to_owned()).collect(),
         cwd: String::new(),
@@ -72,13 +60,6 @@ async fn all(stream: &mut DuplexStream) -> Told {
         }
     }
     told
-}
-
-fn alive(pattern: &str) -> bool {
-    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).replace('\0', " ").contains(pattern)
-    })
 }
 
 /// A process' state, as `ps` has it.

@@ -2,12 +2,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
 
-use clap::Parser;
+mod support;
+
 use pod_agent::cgroup::Group;
 use pod_agent::environment::Environment;
 use pod_agent::events::Events;
 use pod_agent::memory::Watching;
-use pod_agent::settings::Settings;
 use pod_agent::terminal::{Keeping, Terminals, attach};
 use shared::id::{LinkEpoch, Revision, SessionId, TerminalId, ViewerId};
 use shared::limits::SyncLimits;
@@ -44,22 +44,8 @@ struct Session {
 impl Session {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().to_str().unwrap();
-        let settings = Settings::parse_from([
-            "pod-agent",
-            "--control-plane",
-            "ws://127.0.0.1:1",
-            "--credential-file",
-            "/none",
-            "--workspace",
-            path,
-            "--state",
-            path,
-            "--home",
-            path,
-            "--shell",
-            "/bin/sh",
-        ]);
+        let home = folder.path().to_str().unwrap();
+        let settings = support::settings(folder.path(), &["--home", home, "--shell", "/bin/sh"]);
         let (_, visible) = watch::channel(Revision::ZERO);
         let keeping = Keeping { history_bytes: 1 << 20, scrollback: 100 };
         Self { terminals: Terminals::new(Environment::new(&settings), keeping, visible), folder }

@@ -2,10 +2,10 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod support;
+
 use bytes::Bytes;
-use clap::Parser;
 use pod_agent::environment::Environment;
-use pod_agent::settings::Settings;
 use pod_agent::terminal::{Keeping, Terminals, attach};
 use shared::id::{InputSeq, Offset, Revision, TerminalId, ViewerId};
 use shared::link::Open;
@@ -13,6 +13,7 @@ use shared::link::frame;
 use shared::link::mux::{LinkStream, Opener, Side, mux};
 use shared::link::terminal::*;
 use std::time::Duration;
+use support::alive;
 use tempfile::TempDir;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::watch;
@@ -44,22 +45,8 @@ impl Drop for Link {
 impl Session {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().to_str().unwrap();
-        let settings = Settings::parse_from([
-            "pod-agent",
-            "--control-plane",
-            "ws://127.0.0.1:1",
-            "--credential-file",
-            "/none",
-            "--workspace",
-            path,
-            "--state",
-            path,
-            "--home",
-            path,
-            "--shell",
-            "/bin/sh",
-        ]);
+        let home = folder.path().to_str().unwrap();
+        let settings = support::settings(folder.path(), &["--home", home, "--shell", "/bin/sh"]);
         let (visible, seen) = watch::channel(Revision::ZERO);
         let keeping = Keeping { history_bytes: 1 << 20, scrollback: 500 };
         Self { terminals: Terminals::new(Environment::new(&settings), keeping, seen), visible, folder }
@@ -227,13 +214,6 @@ impl Viewer {
     fn tail(&self) -> String {
         String::from_utf8_lossy(&self.seen[self.seen.len().saturating_sub(300)..]).into_owned()
     }
-}
-
-fn alive(pattern: &str) -> bool {
-    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).replace('\0', " ").contains(pattern)
-    })
 }
 
 fn expected_lines(to: u32) -> Vec<u8> {
