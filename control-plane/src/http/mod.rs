@@ -4,6 +4,7 @@
 //! place ([`answer`]) finds the route, asks who is there, checks the role, calls the handler, and turns
 //! whatever happened into an answer with an id that is also in the log.
 
+mod body;
 mod docs;
 mod environment;
 mod events;
@@ -100,7 +101,7 @@ fn request() -> impl Filter<Extract = (Request,), Error = warp::Rejection> + Clo
              socket: Option<SocketMark>,
              upgrade: Option<warp::ws::Ws>,
              body| {
-                let body: request::Body = Box::pin(pieces(body));
+                let body = body::Body::new(pieces(body));
                 Request {
                     method,
                     path: path.as_str().to_owned(),

@@ -1,28 +1,21 @@
-//! A request as handlers see it: parameters decoded once, a body read within a limit.
+//! A request as handlers see it: its parameters decoded once.
 
+use super::body::{Body, too_large};
 use super::problem::Problem;
 use crate::accounts::Principal;
 use crate::lifecycle::Session;
-use bytes::{Bytes, BytesMut};
-use futures::{Stream, StreamExt};
+use bytes::Bytes;
+use http::Method;
 use http::header::{CONTENT_LENGTH, COOKIE, HeaderMap, HeaderName};
-use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use shared::id::{Revision, SessionId};
 use shared::path::WorkspacePath;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::str::FromStr;
-use std::time::Duration;
 
-/// How long the next piece of a body may take.
-const BODY_PIECE: Duration = Duration::from_secs(30);
 /// Bytes a JSON body may have where a route says nothing else.
 pub const JSON_BYTES: u64 = 256 * 1024;
-
-/// The pieces of a body, as they arrive.
-pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes, warp::Error>> + Send + Sync>>;
 
 /// One request.
 pub struct Request {
@@ -135,18 +128,10 @@ impl Request {
         if announced.is_some_and(|length| length > limit) {
             return Err(too_large(limit));
         }
-        let Some(mut body) = self.body.take() else { return Ok(Bytes::new()) };
-        let mut whole = BytesMut::with_capacity(announced.unwrap_or(0).min(limit) as usize);
-        while let Some(piece) = next_piece(&mut body).await? {
-            if (whole.len() + piece.len()) as u64 > limit {
-                return Err(too_large(limit));
-            }
-            whole.extend_from_slice(&piece);
+        match self.body.take() {
+            Some(body) => body.whole(limit, announced).await,
+            None => Ok(Bytes::new()),
         }
-        if announced.is_some_and(|length| length != whole.len() as u64) {
-            return Err(cut_short());
-        }
-        Ok(whole.freeze())
     }
 
     /// The body as JSON. An empty body counts as `{}`.
@@ -176,33 +161,6 @@ fn bad_path(text: &str) -> Option<shared::path::BadPath> {
     [Empty, Absolute, EmptyPart, DotPart, Nul, PartTooLong, TooLong, TooDeep]
         .into_iter()
         .find(|bad| text.starts_with(&bad.to_string()))
-}
-
-/// The next piece of a body; none at its end.
-pub async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, Problem> {
-    match tokio::time::timeout(BODY_PIECE, body.next()).await {
-        Ok(None) => Ok(None),
-        Ok(Some(Ok(piece))) => Ok(Some(piece)),
-        Ok(Some(Err(why))) => Err(cut_short().because(why)),
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "body_timeout",
-            "The body stopped arriving for 30 seconds. Nothing was saved; send it again.",
-        )),
-    }
-}
-
-fn cut_short() -> Problem {
-    Problem::bad(
-        "body_cut_short",
-        "The body ended before its announced length. Nothing was saved; send it again.",
-    )
-}
-
-/// 413 with the limit it passed.
-pub fn too_large(limit: u64) -> Problem {
-    Problem::too_large(format!("The body is over the limit of {}. Nothing was saved.", size(limit)))
-        .with("limit", limit)
 }
 
 /// 404 for a session, whether it is gone or was never anyone's.

@@ -1,8 +1,9 @@
 //! An archive taken into the workspace.
 
+use super::super::body::too_large;
 use super::super::openapi::ProblemBody;
 use super::super::problem::{Problem, sentence};
-use super::super::request::{Request, next_piece, too_large};
+use super::super::request::Request;
 use super::super::route::{Access, Route};
 use super::unpack::{Refused, Unpacked, unpack};
 use super::{author, refused};
@@ -18,15 +19,21 @@ use shared::tree::{Entry, Kind};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
+use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use utoipa::{OpenApi, ToSchema};
 use warp::Reply;
 use warp::reply::Response;
 
 /// Bytes that an archive may unpack to for all of it to be held in memory at once.
 const SMALL_BYTES: u64 = 32 << 20;
+/// Archives that are taken in at once. Each may be as large as a workspace, on the server's disk, until it is saved.
+const AT_ONCE: usize = 8;
 /// Paths named as left out; more are counted.
 const SKIPPED_NAMED: usize = 100;
+
+static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
 
 pub(super) fn routes() -> Vec<Route> {
     vec![Route::new(Method::PUT, "/api/workspace/{uuid}/archive", Access::Session(Role::Editor), import)]
@@ -72,11 +79,19 @@ struct SkippedBody {
         (status = 400, description = "`bad_format`, `archive_damaged`, `body_cut_short`, a bad path's own code", body = ProblemBody),
         (status = 409, description = "`is_a_directory`, `not_a_directory`", body = ProblemBody),
         (status = 413, description = "`archive_bomb`, `file_too_large`, `workspace_full`, `too_many_items`, `too_large`", body = ProblemBody),
+        (status = 503, description = "`busy`, with Retry-After", body = ProblemBody),
     ))]
 async fn import(app: App, mut request: Request) -> Result<Response, Problem> {
     let session = request.session()?;
     let below = request.query("path").filter(|path| !path.is_empty()).map(WorkspacePath::new).transpose()?;
     let author = Author { origin: Origin::Import, ..author(&request)? };
+    let place = PLACES.try_acquire().map_err(|_| {
+        Problem::unavailable(
+            "busy",
+            "Too many archives are being taken in. Nothing was saved; send it again in a moment.",
+        )
+        .retry_after(Duration::from_secs(5))
+    })?;
     let archive = spool(&app, &mut request).await?;
     let work = Import {
         store: app.store.clone(),
@@ -86,7 +101,13 @@ async fn import(app: App, mut request: Request) -> Result<Response, Problem> {
         author,
         handle: Handle::current(),
     };
-    let done = tokio::task::spawn_blocking(move || work.run(archive)).await.map_err(Problem::internal)??;
+    let work = tokio::task::spawn_blocking(move || {
+        let done = work.run(archive);
+        // Only now is its file gone, also if nobody waits for the answer any more.
+        drop(place);
+        done
+    });
+    let done = work.await.map_err(Problem::internal)??;
     Ok(warp::reply::json(&done).into_response())
 }
 
@@ -99,7 +120,7 @@ async fn spool(app: &App, request: &mut Request) -> Result<File, Problem> {
     let mut file = tempfile::tempfile_in(&app.settings.data).map_err(Problem::internal)?;
     let Some(mut body) = request.body.take() else { return Ok(file) };
     let mut size = 0;
-    while let Some(piece) = next_piece(&mut body).await? {
+    while let Some(piece) = body.next().await? {
         size += piece.len() as u64;
         if size > limit {
             return Err(too_large(limit));
