@@ -41,6 +41,10 @@ const TERMINAL_SEND_BUFFER: usize = 64 * 1024;
 /// Bytes the kernel may hold unsent for any connection.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES: u32 = 128 * 1024;
+/// How long a peer may take nothing of what is sent, or be gone without a word: then its connection ends, and with it
+/// what it held here. A page that slept comes back by itself.
+#[cfg(target_os = "linux")]
+const STALLED: Duration = Duration::from_secs(5 * 60);
 /// How long open requests may take once the server was told to end.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
@@ -180,10 +184,13 @@ async fn accept(
 }
 
 fn tune(stream: &TcpStream) {
-    // Both only make things faster; a socket that refuses is still a socket.
+    // A socket that refuses is still a socket.
     let _ = stream.set_nodelay(true);
     #[cfg(target_os = "linux")]
-    let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+    {
+        let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+        let _ = SockRef::from(stream).set_tcp_user_timeout(Some(STALLED));
+    }
 }
 
 /// Who is at the other end.
@@ -279,5 +286,18 @@ where
 
     fn call(&mut self, request: Q) -> R {
         (self.0)(request)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_whose_peer_takes_nothing_is_the_kernels_to_end() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, ..) = accept(&listener, &Arc::new(Semaphore::new(1))).await;
+        assert_eq!(SockRef::from(&stream).tcp_user_timeout().unwrap(), Some(STALLED));
     }
 }
