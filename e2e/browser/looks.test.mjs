@@ -163,6 +163,10 @@ test("a small touch screen has one pane at a time, without scrolling sideways", 
     assert.deepEqual(await judge(page), [], "history");
     await page.getByRole("button", { name: "Close History" }).tap();
     await page.getByRole("button", { name: "Files", exact: true }).tap();
-    await page.getByRole("treeitem", { name: "note.txt" }).waitFor();
+    const note = page.getByRole("treeitem", { name: "note.txt" });
+    await note.waitFor();
     assert.deepEqual(await judge(page), [], "files");
+    await note.tap();
+    await page.locator(".cm-content").waitFor();
+    assert.ok(!(await note.isVisible()), "a file that is open already comes to the front");
   }));

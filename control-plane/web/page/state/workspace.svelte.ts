@@ -42,6 +42,8 @@ export class Workspace {
   terminal = $state<string | undefined>();
   opening = $state(false);
   side = $state.raw<Side | undefined>();
+  /** How often somebody asked for a file: it comes to the front then, also if it is the active one already. */
+  opened = $state(0);
 
   readonly gate = new SaveGate();
   readonly files: WorkspaceFiles;
@@ -97,7 +99,7 @@ export class Workspace {
       if (this.files.tree.items.get(path)?.kind === "file") this.#ensure(path);
     }
     const wanted = this.documents.find((doc) => doc.path === this.#kept.active) ?? this.documents[0];
-    if (place) this.openFile(place);
+    if (place) this.#openPlace(place);
     else if (wanted) this.show(wanted);
   }
 
@@ -215,14 +217,26 @@ export class Workspace {
     return doc;
   }
 
-  /** Opens `path`, `path:line` or `path:line:column` and shows it. */
+  /** Opens `path`, `path:line` or `path:line:column` for somebody who asked for it. */
   openFile(place: string): void {
+    if (this.#openPlace(place)) this.opened += 1;
+  }
+
+  /** Answers whether there is such a file. */
+  #openPlace(place: string): boolean {
     const items = this.files.tree.items;
     const { path, line, column } = items.has(place) ? { path: place, line: undefined, column: undefined } : parsePlace(place);
-    if (items.get(path)?.kind === "dir") return this.files.reveal(path);
-    if (this.files.loaded && !items.has(path)) return toasts.say(`There is no file ${path}.`);
+    if (items.get(path)?.kind === "dir") {
+      this.files.reveal(path);
+      return false;
+    }
+    if (this.files.loaded && !items.has(path)) {
+      toasts.say(`There is no file ${path}.`);
+      return false;
+    }
     this.show(this.#ensure(path));
     if (line) this.goTo = { line, column: column ?? 1 };
+    return true;
   }
 
   show(doc: Document): void {
