@@ -38,7 +38,7 @@ impl Lifecycle {
         let link = self.0.agents.get(id);
         let observed = match &link {
             // A linked agent is there; what else is there matters only when it is to end.
-            Some(_) if record.want == Want::Running && attempt.linked_at.is_some() && !look => None,
+            Some(_) if record.want == Want::Running && attempt.is_linked() && !look => None,
             _ => match self.0.runtime.observe(id).await {
                 Ok(observed) => Some(observed),
                 Err(why) => {
@@ -50,19 +50,13 @@ impl Lifecycle {
         if let Some(observed) = &observed {
             self.heed(&record, observed, link.is_some(), attempt).await?;
         }
-        let now = Instant::now();
-        match (&link, attempt.linked_at) {
-            (Some(_), None) => {
-                attempt.linked_at = Some(now);
-                attempt.proven = true;
-            }
-            (None, Some(_)) if observed.as_ref().is_some_and(|o| o.running) => {
-                // It lives and dials again.
-                attempt.linked_at = None;
-                attempt.unlinked_at = now;
-            }
+        match (&link, attempt.is_linked()) {
+            (Some(_), false) => attempt.note_link(),
+            // It lives and dials again.
+            (None, true) if observed.as_ref().is_some_and(|o| o.running) => attempt.note_unlinked(),
             _ => {}
         }
+        let now = Instant::now();
         let facts = Facts {
             want: record.want,
             state: record.session.state,
@@ -76,6 +70,7 @@ impl Lifecycle {
             failures: attempt.failures,
             pause: attempt.retry_at.saturating_duration_since(now),
             hopeless: attempt.hopeless.is_some(),
+            stuck: attempt.stuck.is_some(),
             release: match record.releasable && record.want == Want::Stopped {
                 true => self.retention_over(&record).await?.is_some(),
                 false => false,
@@ -115,10 +110,11 @@ impl Lifecycle {
                     why.push_str("; it last logged: ");
                     why.push_str(&tail);
                 }
-                if let Err(why) = self.0.runtime.stop(id, EXIT_GRACE).await {
-                    tracing::warn!(session = %id, %why, "an agent that does not connect could not be ended");
-                }
-                self.note_failure(&record, attempt, why).await?;
+                self.give_up(&record, attempt, why).await?;
+            }
+            Action::Replace => {
+                let why = attempt.stuck.take().unwrap_or_else(|| "its agent ended".to_owned());
+                self.give_up(&record, attempt, why).await?;
             }
             Action::MarkFailed => {
                 let why = attempt.hopeless.clone().or_else(|| attempt.why.clone());
@@ -294,6 +290,15 @@ impl Lifecycle {
             }
         });
         Ok(())
+    }
+
+    /// Ends what is there and does not link, so that it can be started anew.
+    async fn give_up(&self, record: &Record, attempt: &mut Attempt, why: String) -> Result<(), Error> {
+        let id = record.session.id;
+        if let Err(why) = self.0.runtime.stop(id, EXIT_GRACE).await {
+            tracing::warn!(session = %id, %why, "an agent that does not connect could not be ended");
+        }
+        self.note_failure(record, attempt, why).await
     }
 
     /// Counts a failed start, or a death, and says that it is tried again or not.

@@ -17,13 +17,15 @@ pub(super) struct Attempt {
     pub(super) failures: u32,
     pub(super) retry_at: Instant,
     pub(super) hopeless: Option<String>,
+    /// Why what ran it well will not come right again by itself.
+    pub(super) stuck: Option<String>,
     pub(super) why: Option<String>,
     /// Why what runs it was about to end when last seen: afterwards nothing tells.
     pub(super) ending: Option<String>,
     /// What was told of its start so far, and what keeps it from starting.
     pub(super) told: HashSet<String>,
     pub(super) trouble: Option<String>,
-    pub(super) linked_at: Option<Instant>,
+    linked_at: Option<Instant>,
     pub(super) unlinked_at: Instant,
     pub(super) told_adopted: bool,
     /// Whether all files had reached the database when the agent ended, if it said so.
@@ -40,6 +42,7 @@ impl Attempt {
             failures: 0,
             retry_at: now,
             hopeless: None,
+            stuck: None,
             why: None,
             ending: None,
             told: HashSet::new(),
@@ -51,24 +54,80 @@ impl Attempt {
         }
     }
 
+    /// Whether its agent was linked when last looked at.
+    pub(super) fn is_linked(&self) -> bool {
+        self.linked_at.is_some()
+    }
+
     /// Milliseconds since the start or stop began.
     pub(super) fn elapsed_ms(&self) -> Option<i64> {
         i64::try_from(self.began.elapsed().as_millis()).ok()
     }
 
-    /// Counts a start that failed, or a death, and sets the pause before the next start.
-    pub(super) fn fail(&mut self, why: String) {
-        if self.linked_at.is_some_and(|at| at.elapsed() >= HEALTHY_AFTER) {
+    /// Its agent linked.
+    pub(super) fn note_link(&mut self) {
+        self.linked_at = Some(Instant::now());
+        self.proven = true;
+    }
+
+    /// Its agent's link ended, while the agent may live and dial again.
+    pub(super) fn note_unlinked(&mut self) {
+        self.leave_link();
+        self.unlinked_at = Instant::now();
+    }
+
+    fn leave_link(&mut self) {
+        if self.linked_at.take().is_some_and(|at| at.elapsed() >= HEALTHY_AFTER) {
             self.failures = 0;
         }
+    }
+
+    /// Counts a start that failed, or a death, and sets the pause before the next start.
+    pub(super) fn fail(&mut self, why: String) {
+        self.leave_link();
         self.failures += 1;
         self.launched = false;
         self.proven = false;
         self.ending = None;
         self.told.clear();
+        self.stuck = None;
         self.trouble = None;
-        self.linked_at = None;
         self.retry_at = Instant::now() + step::backoff(self.failures);
         self.why = Some(why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_before_it_ran_well_counts_no_more_however_its_link_ended() {
+        for seen_to_end in [false, true] {
+            let mut attempt = Attempt::new();
+            attempt.fail("no place".to_owned());
+            attempt.fail("no place".to_owned());
+            assert_eq!(attempt.failures, 2);
+            attempt.note_link();
+            tokio::time::advance(HEALTHY_AFTER).await;
+            if seen_to_end {
+                // Its pod lingers for a moment after the link.
+                attempt.note_unlinked();
+            }
+            attempt.fail("its pod was deleted".to_owned());
+            assert_eq!(attempt.failures, 1, "{seen_to_end}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_ends_soon_after_each_start_is_not_started_for_ever() {
+        let mut attempt = Attempt::new();
+        for failures in 1..=step::ATTEMPTS {
+            attempt.note_link();
+            tokio::time::advance(HEALTHY_AFTER / 2).await;
+            attempt.note_unlinked();
+            attempt.fail("it ended".to_owned());
+            assert_eq!(attempt.failures, failures);
+        }
     }
 }

@@ -46,9 +46,15 @@ impl Lifecycle {
             self.mark(record, State::Starting, Some(&reason), "moved", &reason, attempt).await?;
             return Ok(());
         }
+        attempt.stuck = None;
+        let has_run = attempt.proven || record.session.state == State::Running;
         match &observed.trouble {
-            // One that has run is looked for again: a program that needs too much memory now and then ends nothing.
-            _ if record.session.state != State::Starting || attempt.proven => {}
+            // One that has run needs something else than its like: what its users left in it may be in its way, such as
+            // memory that no program holds any more. A program that needs too much now and then ends nothing.
+            Some(trouble) if has_run && trouble.hopeless => {
+                attempt.stuck = Some(trouble.message.clone());
+            }
+            _ if record.session.state != State::Starting || has_run => {}
             Some(trouble) if trouble.hopeless => attempt.hopeless = Some(trouble.message.clone()),
             Some(trouble) if attempt.trouble.as_ref() != Some(&trouble.message) => {
                 attempt.trouble = Some(trouble.message.clone());

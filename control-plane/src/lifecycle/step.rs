@@ -67,6 +67,8 @@ pub struct Facts {
     pub pause: Duration,
     /// Whether trying again is known to be of no use.
     pub hopeless: bool,
+    /// Whether what ran it well is there and will not come right again by itself.
+    pub stuck: bool,
     /// Whether a stopped session's volume has been kept for long enough, and all its files are in the database.
     pub release: bool,
 }
@@ -88,6 +90,8 @@ pub enum Action {
     NoteDeath,
     /// It is there and does not link: end it, count that, pause, say so.
     GiveUpWaiting,
+    /// It ends as often as it starts: end it for good, count that, pause, say so. Another may fare better.
+    Replace,
     /// Say that it failed.
     MarkFailed,
     /// Let the agent write its last state, then end it.
@@ -131,6 +135,9 @@ fn towards_running(facts: &Facts) -> Action {
     if !facts.pause.is_zero() {
         return Action::Wait(facts.pause);
     }
+    if facts.present && facts.stuck {
+        return Action::Replace;
+    }
     if facts.present {
         let patience = if facts.launched && !facts.proven { facts.patience } else { RETURN_TIMEOUT };
         let left = patience.saturating_sub(facts.waited);
@@ -168,6 +175,7 @@ mod tests {
             failures: 0,
             pause: Duration::ZERO,
             hopeless: false,
+            stuck: false,
             release: false,
         }
     }
@@ -219,6 +227,16 @@ mod tests {
                 "so is one found running",
                 Facts { present: true, state: State::Running, ..f() },
                 Action::Wait(RETURN_TIMEOUT),
+            ),
+            (
+                "one that ends again and again though it ran gives way to another",
+                Facts { present: true, proven: true, stuck: true, state: State::Running, ..f() },
+                Action::Replace,
+            ),
+            (
+                "but not while it is linked",
+                Facts { present: true, linked: true, stuck: true, state: State::Running, ..f() },
+                Action::Rest,
             ),
             ("one that dies at its start is noted", Facts { launched: true, ..f() }, Action::NoteDeath),
             ("one that dies running is noted", Facts { state: State::Running, ..f() }, Action::NoteDeath),
@@ -283,11 +301,11 @@ mod tests {
         fn nothing_is_removed_unless_deletion_is_wanted_and_nothing_launched_twice(
             want in prop_oneof![Just(Want::Running), Just(Want::Stopped)],
             state in prop_oneof![Just(State::Stopped), Just(State::Starting), Just(State::Running), Just(State::Stopping), Just(State::Failed)],
-            linked: bool, present: bool, volume: bool, release: bool, launched: bool, proven: bool, hopeless: bool,
+            linked: bool, present: bool, volume: bool, release: bool, launched: bool, proven: bool, hopeless: bool, stuck: bool,
             waited in 0u64..100, failures in 0u32..9, pause in 0u64..3,
         ) {
             let facts = Facts {
-                want, state, linked, present, volume, launched, proven, failures, hopeless, release,
+                want, state, linked, present, volume, launched, proven, failures, hopeless, stuck, release,
                 waited: Duration::from_secs(waited), patience: START_TIMEOUT, pause: Duration::from_secs(pause),
             };
             let action = step(&facts);
