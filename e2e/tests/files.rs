@@ -2,10 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use e2e::events::Events;
-use e2e::{Server, Session};
+use e2e::{Server, Session, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::io::{Cursor, Read, Write};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn put(session: &Session, path: &str, headers: &[(&str, &str)], bytes: &str) -> e2e::Reply {
     session.api.send(Method::PUT, &session.file(path), headers, bytes.to_owned()).await
@@ -224,6 +229,36 @@ async fn a_workspace_goes_out_as_an_archive_and_comes_in_as_one() {
     }
     let bad = session.api.get(&session.workspace("/archive?format=rar")).await;
     assert_eq!((bad.status, bad.code().as_str()), (400, "bad_format"));
+}
+
+#[tokio::test]
+async fn so_many_archives_at_once_and_the_next_is_asked_to_wait() {
+    let server = Server::start().await;
+    let session = server.api.create("imports", false).await;
+    session.save("a.txt", "eins").await;
+    let zip = session.archive("zip").await;
+    let path = session.workspace("/archive");
+    let head = format!(
+        "PUT {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\nContent-Length: 1000\r\n\r\nPK",
+        port = server.port(),
+        token = server.token(),
+    );
+    let mut begun = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        begun.push(stream);
+    }
+    let status = || async { session.api.send(Method::PUT, &path, &[], zip.clone()).await };
+    let refused = eventually("all places are taken", PATIENCE, || async {
+        Some(status().await).filter(|reply| reply.status != 200)
+    })
+    .await;
+    assert_eq!((refused.status, refused.code().as_str()), (503, "busy"));
+    assert!(refused.headers.contains_key("retry-after"));
+    drop(begun);
+    eventually("there is a place again", PATIENCE, || async { (status().await.status == 200).then_some(()) })
+        .await;
 }
 
 #[tokio::test]
