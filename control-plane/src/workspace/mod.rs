@@ -31,6 +31,7 @@ mod read;
 pub mod retention;
 mod sql;
 pub mod store;
+mod turns;
 pub mod types;
 mod uploads;
 

@@ -5,6 +5,7 @@ use super::commit::{Locked, Needs, load, lock, write};
 use super::draft::{Differences, Draft};
 use super::range;
 use super::sql::Sql;
+use super::turns::Turns;
 use super::types::*;
 use super::{Database, Error, Result};
 use crate::entities::now_ms;
@@ -31,6 +32,7 @@ pub struct Store {
     pub(super) database: Database,
     pub(super) limits: SyncLimits,
     changes: broadcast::Sender<Change>,
+    turns: Turns,
 }
 
 /// Gives a new session its empty workspace, within the caller's transaction. `session_id` is the key of the
@@ -86,7 +88,7 @@ impl Store {
     /// Over `database`, refusing what is beyond `limits`.
     pub fn new(database: Database, limits: SyncLimits) -> Self {
         let (changes, _) = broadcast::channel(CHANGES);
-        Self { database, limits, changes }
+        Self { database, limits, changes, turns: Turns::default() }
     }
 
     /// The database below, for tables that are not files.
@@ -258,6 +260,7 @@ impl Store {
     ) -> Result<Done<T>> {
         let store = self.clone();
         let run = async move {
+            let _turn = store.turns.take(session).await;
             for tried in 1.. {
                 match store.try_once(session, batch, &attempt).await {
                     Err(Error::Database(error)) if tried < ATTEMPTS && met_another(&error) => {}

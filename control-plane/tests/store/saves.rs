@@ -1,12 +1,15 @@
 //! Saving and reading files.
 
-use crate::harness::{author, code, delete, path, rename};
+use crate::harness::{author, code, delete, on_postgres, path, rename};
 use crate::on_each_database;
 use bytes::Bytes;
 use control_plane::workspace::{Origin, Precondition};
+use sea_orm::ConnectionTrait;
 use shared::id::Revision;
 use shared::tree::{Hash, Kind};
 use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::task::JoinSet;
 
 on_each_database!(a_saved_file_is_read_back_with_its_parents_made, |it| {
     let saved = it.save("src/deep/main.py", "print(1)\n").await;
@@ -225,3 +228,28 @@ on_each_database!(one_tenant_cannot_read_what_is_only_anothers, |it| {
     assert_eq!(foreign.store.blob(foreign.session, hash).await.unwrap(), None);
     assert_eq!(foreign.store.known_blobs(foreign.session, &[hash]).await.unwrap(), []);
 });
+
+/// PostgreSQL's alone: SQLite has one connection that writes, and a queue for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn saves_that_queue_in_one_workspace_leave_the_database_to_others() {
+    on_postgres(|it| async move {
+        let other = it.sibling().await;
+        // Another replica is at work in the workspace.
+        let elsewhere = it.store.database().begin().await.unwrap();
+        let hold = format!("UPDATE workspace_state SET rev = rev WHERE session_uuid = '{}'", it.session);
+        elsewhere.execute_unprepared(&hold).await.unwrap();
+        let mut queue = JoinSet::new();
+        for n in 0..50 {
+            let it = it.clone();
+            queue.spawn(async move { it.save(&format!("f{n}"), "queued").await });
+        }
+        for n in 0..50 {
+            let saved = tokio::time::timeout(Duration::from_secs(5), other.save("a", &n.to_string())).await;
+            assert!(saved.is_ok(), "save {n} beside the queue");
+        }
+        elsewhere.rollback().await.unwrap();
+        queue.join_all().await;
+        assert_eq!(it.rev().await, 50);
+    })
+    .await;
+}
