@@ -7,18 +7,20 @@ use shared::chunk::{Part, Recipe};
 use shared::link::sync::{FromControlPlane, PartData, RecipePage};
 use shared::tree::Hash;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Parts that are read and sent before anything else there is to say is looked at: half a megabyte on average.
 const PARTS_AT_ONCE: usize = 4;
 /// Parts that an agent may have asked for and not been sent: those of 8 GiB.
 const PARTS_WAITING: usize = 1 << 16;
+/// How long a recipe is kept of which no part is due. A link that is silent for as long is cut.
+const KEPT_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// What an agent asked for of large contents.
 #[derive(Debug)]
 pub(super) struct Download {
-    /// The recipes that it was sent.
-    recipes: HashMap<Hash, Recipe>,
+    /// The recipes that it was sent, and when it last was or got something of them.
+    recipes: HashMap<Hash, (Recipe, Instant)>,
     /// The parts that it waits for.
     due: VecDeque<(Hash, u32)>,
     progress: Progress,
@@ -34,17 +36,20 @@ impl Download {
         !self.due.is_empty()
     }
 
-    /// The agent has all that it was told of.
-    pub(super) fn forget(&mut self) {
-        self.recipes.clear();
-        self.due.clear();
+    /// The agent is sent what a content is made of, and may ask for its parts from now on.
+    pub(super) fn tell(&mut self, recipe: Recipe, now: Instant) -> Vec<RecipePage> {
+        self.forget_old(now);
+        let pages = RecipePage::of(&recipe).collect();
+        self.recipes.insert(recipe.hash, (recipe, now));
+        pages
     }
 
-    /// The agent is sent what a content is made of, and may ask for its parts from now on.
-    pub(super) fn tell(&mut self, recipe: Recipe) -> Vec<RecipePage> {
-        let pages = RecipePage::of(&recipe).collect();
-        self.recipes.insert(recipe.hash, recipe);
-        pages
+    /// Forgets what the agent, which asks for parts as soon as it has a recipe, asks nothing of any more. What it says
+    /// to show tells nothing of that: what cannot be brought now may be on its way all the same.
+    fn forget_old(&mut self, now: Instant) {
+        let due: HashSet<Hash> = self.due.iter().map(|(content, _)| *content).collect();
+        self.recipes
+            .retain(|content, (_, last)| due.contains(content) || now.duration_since(*last) < KEPT_FOR);
     }
 
     /// The agent lacks parts of a content whose recipe it was sent; what it wasn't sent it has no business with.
@@ -65,12 +70,18 @@ impl Download {
     pub(super) fn take_some(&mut self) -> Vec<(Hash, u32, Part)> {
         let some = self.due.len().min(PARTS_AT_ONCE);
         let some: Vec<(Hash, u32)> = self.due.drain(..some).collect();
+        let now = Instant::now();
+        for (content, _) in &some {
+            if let Some((_, last)) = self.recipes.get_mut(content) {
+                *last = now;
+            }
+        }
         let known = |(content, place)| Some((content, place, self.part(content, place)?));
         some.into_iter().filter_map(known).collect()
     }
 
     fn part(&self, content: Hash, place: u32) -> Option<Part> {
-        self.recipes.get(&content)?.parts.get(place as usize).copied()
+        self.recipes.get(&content)?.0.parts.get(place as usize).copied()
     }
 }
 
@@ -83,7 +94,7 @@ impl Push<'_> {
             Ok(None) | Err(workspace::Error::Damaged(_)) => return self.say_unavailable(vec![content]).await,
             Err(why) => return Err(why.into()),
         };
-        for page in self.download.tell(recipe) {
+        for page in self.download.tell(recipe, Instant::now()) {
             self.say(&FromControlPlane::Recipe(page)).await?;
         }
         Ok(())
@@ -109,5 +120,32 @@ impl Push<'_> {
             self.context.transferred(&mut self.download.progress);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe(name: &str) -> Recipe {
+        let part = Part { hash: Hash::of(name.as_bytes()), size: 100_000 };
+        Recipe { hash: Hash::of(&[name.as_bytes(), b" whole"].concat()), size: 100_000, parts: vec![part] }
+    }
+
+    #[test]
+    fn a_recipe_is_kept_while_parts_of_it_are_due_and_for_a_while_after() {
+        let (mut download, now) = (Download::new(), Instant::now());
+        let [asked, silent, later] = ["asked", "silent", "later"].map(recipe);
+        download.tell(asked.clone(), now);
+        download.tell(silent.clone(), now);
+        download.want(asked.hash, &[0]).unwrap();
+        download.tell(later.clone(), now + KEPT_FOR - Duration::from_secs(1));
+        download.want(silent.hash, &[0]).unwrap();
+        assert_eq!(download.take_some().len(), 2, "nothing is forgotten yet");
+        download.want(asked.hash, &[0]).unwrap();
+        download.forget_old(Instant::now() + KEPT_FOR);
+        download.want(silent.hash, &[0]).unwrap();
+        let left: Vec<Hash> = download.take_some().into_iter().map(|(content, ..)| content).collect();
+        assert_eq!(left, [asked.hash]);
     }
 }

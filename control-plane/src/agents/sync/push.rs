@@ -142,9 +142,6 @@ impl Push<'_> {
                 return Ok(false);
             }
             moved.extend(changes.iter().filter_map(|change| change.moved_to));
-            if cursor.is_none() && self.context.shown() >= since {
-                self.download.forget();
-            }
             self.expect(&changes);
             loop {
                 let group = take_group(&mut changes);

@@ -200,11 +200,6 @@ async fn read(
 }
 
 impl Context {
-    /// The revision that the pod's folder shows.
-    pub(super) fn shown(&self) -> Revision {
-        *self.visible.borrow()
-    }
-
     pub(super) fn update(&self, change: impl FnOnce(&mut Status)) {
         let changed = self.status.send_if_modified(|status| {
             let before = Arc::clone(status);

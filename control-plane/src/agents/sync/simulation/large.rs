@@ -6,6 +6,7 @@ use crate::workspace::memory::Memory;
 use shared::link::Failure;
 use shared::link::sync::{FromControlPlane, PartData, RecipePage, RecipePages};
 use shared::tree::Hash;
+use std::time::Instant;
 
 /// What one stream has on its way, in both directions.
 pub struct Transfers {
@@ -68,7 +69,10 @@ impl Transfers {
     /// Tells what a content is made of.
     pub fn recipe(&mut self, memory: &mut Memory, content: Hash) -> Vec<FromControlPlane> {
         match memory.recipe(content) {
-            Some(recipe) => self.download.tell(recipe).into_iter().map(FromControlPlane::Recipe).collect(),
+            Some(recipe) => {
+                let pages = self.download.tell(recipe, Instant::now());
+                pages.into_iter().map(FromControlPlane::Recipe).collect()
+            }
             None => vec![FromControlPlane::Unavailable { hashes: vec![content] }],
         }
     }

@@ -43,8 +43,6 @@ struct Stream {
     ledger: Ledger,
     due: Due,
     sent: Revision,
-    /// What the agent said that it shows, on this stream.
-    shown: Revision,
     lacking: Lacking,
     pushing: Option<Pushing>,
     incoming: Incoming,
@@ -95,7 +93,6 @@ impl Server {
                 ledger: Ledger::default(),
                 due: Due::Welcome,
                 sent,
-                shown: Revision::ZERO,
                 lacking: Lacking::default(),
                 pushing: None,
                 incoming: Incoming::default(),
@@ -167,7 +164,6 @@ impl Server {
                 Ok(Vec::new())
             }
             FromAgent::Visible { rev } => {
-                stream.shown = stream.shown.max(rev);
                 self.visible = self.visible.max(rev);
                 Ok(Vec::new())
             }
@@ -301,9 +297,6 @@ impl Server {
                 Some(_) if self.memory.rev <= stream.sent => stream.due = Due::Nothing,
                 Some(changes) => {
                     stream.lacking.forget(&changes);
-                    if stream.shown >= stream.sent {
-                        stream.transfers.download.forget();
-                    }
                     let news = changes.into_iter().filter(|change| !stream.ledger.has(change));
                     stream.pushing = Some(pushing(news, stream.sent, self.memory.rev, false, false));
                 }
