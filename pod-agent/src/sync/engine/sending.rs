@@ -124,8 +124,7 @@ impl<D: Disk> Engine<D> {
                 }
                 Seen::Problem(code, message) => {
                     self.problem(&path, code, message);
-                    self.waited.remove(&path);
-                    self.stuck.insert(path);
+                    self.set_aside(path);
                     continue;
                 }
                 _ => {}
@@ -362,8 +361,17 @@ impl<D: Disk> Engine<D> {
 
     fn is_too_large(&mut self, path: WorkspacePath) {
         self.problem(&path, "too_large", "the file is larger than this server takes");
+        self.set_aside(path);
+    }
+
+    /// What is at a path can be sent no more than what is wanted there can be brought: nobody waits for either.
+    fn set_aside(&mut self, path: WorkspacePath) {
         self.waited.remove(&path);
+        let is_wanted = self.wanted.contains_key(&path);
         self.stuck.insert(path);
+        if is_wanted {
+            self.show();
+        }
     }
 
     pub(super) fn is_hot(&mut self, path: WorkspacePath) {

@@ -193,6 +193,23 @@ fn what_was_stored_before_the_limits_were_lowered_comes_and_hinders_nobody() {
 }
 
 #[test]
+fn nobody_waits_for_the_delete_of_a_file_that_changed_and_is_too_large_by_now() {
+    let mut world = linked(1);
+    save(&mut world, "a", "as it was saved");
+    pass(&mut world, REST);
+    world.server.memory.limits = SyncLimits { file_bytes: 5, ..SyncLimits::default() };
+    world.restart_server();
+    // Through a memory map, of which no event tells.
+    let mapped = Bytes::from_static(b"as it is mapped");
+    assert!(world.files.borrow_mut().write(&path("a"), mapped.clone(), false));
+    delete(&mut world, "a");
+    pass(&mut world, REST);
+    assert_eq!(world.server.visible, world.server.memory.rev);
+    assert_eq!(pod(&world, "a"), Some(mapped));
+    assert_eq!(world.server.problems.iter().map(|it| &*it.code).collect::<Vec<_>>(), ["too_large"]);
+}
+
+#[test]
 fn what_has_no_room_is_sent_again_less_and_less_often_and_stays_listed() {
     let mut world = linked(1);
     world.server.memory.limits = SyncLimits { workspace_items: 1, ..SyncLimits::default() };
