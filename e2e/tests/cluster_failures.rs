@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a test")]
 
 use e2e::cluster::{Applied, Cluster, Machine, PATIENCE, SESSIONS, folder, objects};
-use e2e::eventually;
+use e2e::{Session, eventually};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -97,6 +97,42 @@ async fn a_machine_whose_agent_dies_starts_again_in_its_pod_with_all_files() {
     })
     .await;
     session.told(&["its container ended", "was started again"]).await;
+    session.wait_for("running").await;
+    let rev = session.save("after.txt", "after\n").await;
+    let ran = session.exec("cat kept.txt ~/home.txt after.txt", json!({"after_rev": rev})).await;
+    assert_eq!(ran.out(), "kept\nhome\nafter\n");
+}
+
+/// Shared memory belongs to no program: it stays when the last one that used it has ended.
+const LEAVE_BEHIND: &str = "import ctypes
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_void_p
+while True:
+    segment = libc.shmget(0, 1 << 23, 0o1600)
+    ctypes.memset(libc.shmat(segment, None, 0), 1, 1 << 23)
+";
+
+#[tokio::test]
+#[ignore = "needs a cluster: ./e2e/test cluster"]
+async fn memory_that_no_program_holds_any_more_ends_everything_and_costs_no_file() {
+    let session = Cluster::here().running("memory-all", "default").await;
+    session.sh("echo kept > kept.txt; echo home > ~/home.txt").await;
+    session.wait_for_file("kept.txt", b"kept\n").await;
+    let before = session.pod()["metadata"]["uid"].clone();
+    let rev = session.save("leave.py", LEAVE_BEHIND).await;
+    // Ending one program after the other helps nobody, until the agent itself is the next. What it leaves in its pod
+    // is too much for another to start there.
+    let machine = Session::clone(&session);
+    let filling = tokio::spawn(async move {
+        let more = json!({"after_rev": rev, "timeout_s": 300});
+        machine.exec("while true; do python leave.py; done", more).await
+    });
+    eventually("another pod", 2 * PATIENCE, || async {
+        session.pods().into_iter().find(|pod| pod["metadata"]["uid"] != before)
+    })
+    .await;
+    filling.abort();
+    session.told(&["memory", "no file is lost"]).await;
     session.wait_for("running").await;
     let rev = session.save("after.txt", "after\n").await;
     let ran = session.exec("cat kept.txt ~/home.txt after.txt", json!({"after_rev": rev})).await;
