@@ -26,8 +26,14 @@ const GIVES_BACK: Duration = Duration::from_secs(2);
 /// The share of the limit that programs must hold together. Where it is less, files in memory fill it, and ending
 /// programs would help nobody.
 const HELD_BY_PROGRAMS: u64 = 4;
-/// The event's kind, for the timeline.
+/// The pause between two looks while ending programs would help nobody.
+const HELPLESS: Duration = Duration::from_millis(100);
+/// The events' kinds, for the timeline.
 const OOM_KILL: &str = "oom_kill";
+const MEMORY_FULL: &str = "memory_full";
+/// What is told where no program holds what fills the memory.
+const FULL: &str = "the session's memory is full of what no program holds, such as shared segments and files in /dev/shm. \
+     Programs that start now are ended by the system. Stop and start the session to have its memory back; files are safe";
 
 /// A program that may be ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,12 +67,17 @@ fn kept_free(limit: u64) -> u64 {
     (limit / KEPT_FREE).clamp(KEPT_FREE_BYTES.0, KEPT_FREE_BYTES.1).min(limit / 4)
 }
 
+/// Whether what is kept free is in use.
+fn is_short(reading: Reading) -> bool {
+    reading.used >= reading.limit - kept_free(reading.limit)
+}
+
 impl Watch {
     /// What follows from a look at the memory. `going` is whether the last that was ended is not gone yet.
     pub fn step(&self, reading: Reading, going: bool, now: Instant) -> Step {
-        let threshold = reading.limit - kept_free(reading.limit);
-        if reading.used < threshold {
-            let fills_in = Duration::from_millis((threshold - reading.used) * 1000 / FILLS_AT);
+        if !is_short(reading) {
+            let left = reading.limit - kept_free(reading.limit) - reading.used;
+            let fills_in = Duration::from_millis(left * 1000 / FILLS_AT);
             return Step::Look(fills_in.clamp(LOOK_EVERY.0, LOOK_EVERY.1));
         }
         let waits = going && self.ended.is_some_and(|ended| now < ended + GIVES_BACK);
@@ -135,6 +146,7 @@ fn watch(group: &Group, terminals: &Terminals, events: &Events, stopped: &mpsc::
     let mut watch = Watch::default();
     let mut last: Option<Process> = None;
     let mut kernel_kills = None;
+    let mut told_full = false;
     loop {
         let now = Instant::now();
         let pause = match group.read() {
@@ -145,12 +157,25 @@ fn watch(group: &Group, terminals: &Terminals, events: &Events, stopped: &mpsc::
                     events.tell(OOM_KILL, "a program was ended by the system: the session's memory ran out");
                 }
                 match watch.step(reading, last.is_some_and(|p| p.is_alive()), now) {
-                    Step::Look(pause) => pause,
-                    Step::End => {
-                        last = end_largest(group, reading, terminals, events);
-                        watch.ended(now);
-                        LOOK_EVERY.0
+                    Step::Look(pause) => {
+                        told_full &= is_short(reading);
+                        pause
                     }
+                    Step::End => match end_largest(group, reading, terminals, events) {
+                        Some(ended) => {
+                            last = Some(ended);
+                            watch.ended(now);
+                            LOOK_EVERY.0
+                        }
+                        None => {
+                            if !told_full {
+                                tracing::warn!(FULL);
+                                events.tell(MEMORY_FULL, FULL);
+                            }
+                            told_full = true;
+                            HELPLESS
+                        }
+                    },
                 }
             }
         };

@@ -51,7 +51,7 @@ impl Lifecycle {
         match &observed.trouble {
             // One that has run needs something else than its like: what its users left in it may be in its way, such as
             // memory that no program holds any more. A program that needs too much now and then ends nothing.
-            Some(trouble) if has_run && trouble.hopeless => {
+            Some(trouble) if has_run && trouble.anew => {
                 attempt.stuck = Some(trouble.message.clone());
             }
             _ if record.session.state != State::Starting || has_run => {}

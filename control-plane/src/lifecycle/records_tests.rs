@@ -1,7 +1,8 @@
 //! Ends of sessions in each database; PostgreSQL where `BERTH_TEST_DATABASE_URL` names one.
 
 use super::*;
-use sea_orm::ConnectionTrait;
+use crate::entities::session_event;
+use sea_orm::{ConnectionTrait, PaginatorTrait};
 
 /// Runs `check` with an empty database of each kind.
 async fn on_each<F: Future<Output = ()>>(check: impl Fn(Database) -> F) {
@@ -110,6 +111,35 @@ async fn a_volume_may_go_after_a_complete_stop_only_and_once() {
             assert!(!record.releasable, "a new start has a volume again");
             assert!(set_state(&database, &record, State::Running, None).await.unwrap());
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_timeline_keeps_its_newest_lines_however_much_an_agent_says() {
+    on_each(|database| async move {
+        let [id, other] = ["chatty", "other"].map(|name| started(&database, name, None));
+        let (id, other) = (id.await.id, other.await.id);
+        let said = |message: String| session_event::ActiveModel {
+            id: NotSet,
+            session_uuid: Set(id.0),
+            at: Set(now_ms()),
+            kind: Set("agent".to_owned()),
+            state: Set(None),
+            reason: Set(None),
+            message: Set(message),
+            elapsed_ms: Set(None),
+            actor: Set(None),
+        };
+        let many = (0..timeline::KEPT).map(|n| said(n.to_string()));
+        session_event::Entity::insert_many(many).exec_without_returning(database.writer()).await.unwrap();
+        let line = Line { kind: "agent", message: "the last".to_owned(), ..Line::default() };
+        timeline::add_of_agent(&database, id, line).await.unwrap();
+        let kept = session_event::Entity::find().filter(session_event::Column::SessionUuid.eq(id.0));
+        assert_eq!(kept.count(database.reader()).await.unwrap(), timeline::KEPT);
+        let newest = timeline::newest(&database, id).await.unwrap();
+        assert_eq!(newest.last().unwrap().message, "the last");
+        assert_eq!(timeline::newest(&database, other).await.unwrap().len(), 1);
     })
     .await;
 }

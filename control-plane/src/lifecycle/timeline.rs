@@ -15,6 +15,9 @@ use shared::id::SessionId;
 /// Lines of a timeline that are given at once: the newest.
 const TIMELINE_LINES: u64 = 500;
 
+/// Lines that a timeline keeps, whatever its agent says: the newest.
+pub(super) const KEPT: u64 = 2_000;
+
 /// A line for the timeline.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Line<'a> {
@@ -35,6 +38,29 @@ pub(super) struct Line<'a> {
 /// Adds a line to a session's timeline.
 pub(super) async fn add(database: &Database, id: SessionId, line: Line<'_>) -> Result<()> {
     insert(database.writer(), id, line).await
+}
+
+/// Adds what an agent said. It may say much: what is oldest goes.
+pub(super) async fn add_of_agent(database: &Database, id: SessionId, line: Line<'_>) -> Result<()> {
+    add(database, id, line).await?;
+    let of_session = || session_event::Column::SessionUuid.eq(id.0);
+    let beyond: Option<i64> = session_event::Entity::find()
+        .select_only()
+        .column(session_event::Column::Id)
+        .filter(of_session())
+        .order_by_desc(session_event::Column::Id)
+        .offset(KEPT)
+        .into_tuple()
+        .one(database.writer())
+        .await?;
+    if let Some(beyond) = beyond {
+        session_event::Entity::delete_many()
+            .filter(of_session())
+            .filter(session_event::Column::Id.lte(beyond))
+            .exec(database.writer())
+            .await?;
+    }
+    Ok(())
 }
 
 /// Adds one within a transaction.
