@@ -77,6 +77,9 @@ impl<D: Disk> Engine<D> {
                 self.base.set(&path, agreed);
             }
             self.stuck.remove(&path);
+            if let Some(target) = target {
+                self.large.named(target.entry.hash);
+            }
             self.wanted.insert(path, target);
         }
         if begin.last {

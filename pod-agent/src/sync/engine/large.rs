@@ -74,6 +74,13 @@ impl Large {
         !self.asked.insert(hash)
     }
 
+    /// It is named anew. What was asked before that may have been of something that is no more, and get no answer.
+    pub(super) fn named(&mut self, hash: Hash) {
+        if !self.fetching.contains_key(&hash) {
+            self.asked.remove(&hash);
+        }
+    }
+
     /// Forgets what was to be fetched: nothing is wanted any more.
     pub(super) fn forget(&mut self) {
         if !self.asked.is_empty() {
@@ -213,7 +220,7 @@ impl<D: Disk> Engine<D> {
             .filter(|(_, target)| target.is_some_and(|target| target.entry.hash == recipe.hash))
             .map(|(path, _)| path.clone())
             .collect();
-        if paths.is_empty() {
+        if paths.is_empty() || self.large.fetching.contains_key(&recipe.hash) {
             return;
         }
         let mut missing: HashSet<Hash> = recipe.parts.iter().map(|part| part.hash).collect();
