@@ -51,6 +51,15 @@ pub struct Trouble {
     pub message: String,
     /// Whether somebody must change something before trying again can help.
     pub hopeless: bool,
+    /// Whether what ran well before runs better made anew than left to come right by itself.
+    pub anew: bool,
+}
+
+impl Trouble {
+    /// One that passes by itself, perhaps.
+    pub fn passing(message: String) -> Self {
+        Self { message, hopeless: false, anew: false }
+    }
 }
 
 /// Something that happened to what runs a session.

@@ -11,6 +11,8 @@ const CRASHES: i32 = 3;
 const UNLINKED_MS: i64 = 20_000;
 /// The exit code of what SIGKILL ended.
 const KILLED: i32 = 137;
+/// What the cluster calls an end for want of memory.
+const OOM_KILLED: &str = "OOMKilled";
 /// Characters of the cluster's own words that are passed on.
 const WORDS: usize = 400;
 /// Reasons for which a container waits and that nobody but a person can mend.
@@ -72,7 +74,7 @@ pub(super) fn unlinked(pod: &Pod, agent_url: &str, now_ms: i64) -> Option<Troubl
     let message = format!(
         "its agent runs and has not connected. Can pods reach {agent_url}? Network policies and --agent-url say so"
     );
-    Some(Trouble { message, hopeless: false })
+    Some(Trouble::passing(message))
 }
 
 /// What keeps a pod from starting that only the cluster's events tell, such as a volume that cannot be mounted.
@@ -83,7 +85,7 @@ pub(super) fn warning(events: &[Event]) -> Option<Trouble> {
         .max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0))?;
     let message = last.message.as_deref().unwrap_or_default();
     let reason = last.reason.as_deref().unwrap_or("Warning");
-    Some(Trouble { message: format!("the cluster says: {reason}: {}", words(message)), hopeless: false })
+    Some(Trouble::passing(format!("the cluster says: {reason}: {}", words(message))))
 }
 
 fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
@@ -97,7 +99,7 @@ fn unschedulable(pod: &Pod) -> Option<Trouble> {
     }
     let message = words(scheduled.message.as_deref().unwrap_or("no node takes it"));
     // A node may come, by an autoscaler or because others leave.
-    Some(Trouble { message: format!("no node has room for it yet: {message}"), hopeless: false })
+    Some(Trouble::passing(format!("no node has room for it yet: {message}")))
 }
 
 fn trouble(container: &ContainerStatus) -> Option<Trouble> {
@@ -112,13 +114,17 @@ fn trouble(container: &ContainerStatus) -> Option<Trouble> {
         };
         // The first failure may be the registry's hiccup: the kubelet tries again, then backs off.
         let hopeless = HOPELESS.contains(&reason);
-        return Some(Trouble { message: format!("{what} ({reason}): {message}"), hopeless });
+        return Some(Trouble { message: format!("{what} ({reason}): {message}"), hopeless, anew: hopeless });
     }
     if reason == "CrashLoopBackOff" {
         let how = container.last_state.as_ref().map(exit).unwrap_or_else(|| "it ended".to_owned());
         let message =
             format!("its {} container ended {} times: {how}", container.name, container.restart_count);
-        return Some(Trouble { message, hopeless: container.restart_count >= CRASHES });
+        let hopeless = container.restart_count >= CRASHES;
+        // What fills its memory may be no program's any more, and go with the pod alone: shared segments do.
+        let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+        let anew = hopeless || last.is_some_and(is_out_of_memory);
+        return Some(Trouble { message, hopeless, anew });
     }
     None
 }
@@ -135,10 +141,14 @@ fn is_kill(terminated: &ContainerStateTerminated) -> bool {
         && terminated.reason.as_deref() == Some("Error")
 }
 
+fn is_out_of_memory(terminated: &ContainerStateTerminated) -> bool {
+    terminated.reason.as_deref() == Some(OOM_KILLED) || is_kill(terminated)
+}
+
 /// How a container ended.
 fn exit(state: &ContainerState) -> String {
     let Some(terminated) = &state.terminated else { return "it ended".to_owned() };
-    if terminated.reason.as_deref() == Some("OOMKilled") {
+    if terminated.reason.as_deref() == Some(OOM_KILLED) {
         return "it needed more memory than it may have".to_owned();
     }
     let last = terminated.message.as_deref().map(words).filter(|message| !message.is_empty());
@@ -200,8 +210,7 @@ fn notices(pod: &Pod, containers: &[&ContainerStatus]) -> Vec<Notice> {
         if let Some(terminated) =
             last.filter(|_| container.name == "workspace" && container.restart_count > 0)
         {
-            let oom = terminated.reason.as_deref() == Some("OOMKilled") || is_kill(terminated);
-            let code = if oom { "out_of_memory" } else { "container_restarted" };
+            let code = if is_out_of_memory(terminated) { "out_of_memory" } else { "container_restarted" };
             let how = container.last_state.as_ref().map(exit).unwrap_or_default();
             let restart = container.restart_count;
             let message = format!(

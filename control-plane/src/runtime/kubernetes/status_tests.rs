@@ -52,6 +52,24 @@ fn an_agent_that_ends_again_and_again_is_hopeless_and_its_last_words_are_told() 
 }
 
 #[test]
+fn one_that_ran_out_of_memory_twice_is_made_anew_and_one_that_failed_otherwise_has_another_try() {
+    let backing_off = |exit: Value| {
+        let state = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off" } });
+        let last = json!({ "terminated": exit });
+        let pod = pod(json!({ "phase": "Running", "containerStatuses": container(state, last, 1) }));
+        look(&pod).trouble.unwrap()
+    };
+    let oom = backing_off(json!({ "exitCode": 137, "reason": "OOMKilled" }));
+    assert!(oom.anew && !oom.hopeless && oom.message.contains("more memory"), "{oom:?}");
+    assert!(backing_off(json!({ "exitCode": 137, "reason": "Error" })).anew);
+    assert!(!backing_off(json!({ "exitCode": 1, "reason": "Error" })).anew);
+    let image = look(&waiting("ImagePullBackOff", "gone", 0)).trouble.unwrap();
+    assert!(image.anew && image.hopeless);
+    let thrice = look(&waiting("CrashLoopBackOff", "back-off", 3)).trouble.unwrap();
+    assert!(thrice.anew);
+}
+
+#[test]
 fn no_place_on_any_node_is_told_and_waited_for() {
     let trouble = look(&pod(json!({ "phase": "Pending", "conditions": [
         { "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
