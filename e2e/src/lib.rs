@@ -11,6 +11,7 @@
 //! | `events.rs` | the socket that tells of changes |
 //! | `oracle.rs` | whether a session's folder and the database hold the same, by an independent look |
 //! | `processes.rs` | what the machine says of processes: memory, descriptors, who is left |
+//! | `noise.rs` | bytes that no compressor makes smaller |
 //! | `wait.rs` | conditions with a deadline, in the place of sleeps |
 //!
 //! This is a test's harness: what must hold is asserted, and a broken promise panics with what was seen.
@@ -19,6 +20,7 @@
 pub mod api;
 pub mod cluster;
 pub mod events;
+mod noise;
 pub mod oracle;
 pub mod processes;
 pub mod proxy;
@@ -28,6 +30,7 @@ pub mod terminal;
 pub mod wait;
 
 pub use api::{Api, Reply, Session};
+pub use noise::noise;
 pub use server::{Options, Server};
 pub use terminal::{Frame, Viewer};
 pub use wait::{eventually, until};

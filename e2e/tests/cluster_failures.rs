@@ -1,8 +1,10 @@
 //! What goes wrong in a cluster, and what becomes of sessions then: each is told why, and no file is lost.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a test")]
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use e2e::cluster::{Applied, Cluster, Machine, PATIENCE, SESSIONS, folder, objects};
-use e2e::{Session, eventually};
+use e2e::{eventually, noise};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -120,23 +122,26 @@ async fn memory_that_no_program_holds_any_more_ends_everything_and_costs_no_file
     session.wait_for_file("kept.txt", b"kept\n").await;
     let before = session.pod()["metadata"]["uid"].clone();
     let rev = session.save("leave.py", LEAVE_BEHIND).await;
-    // Ending one program after the other helps nobody, until the agent itself is the next. What it leaves in its pod
-    // is too much for another to start there.
-    let machine = Session::clone(&session);
-    let filling = tokio::spawn(async move {
-        let more = json!({"after_rev": rev, "timeout_s": 300});
-        machine.exec("while true; do python leave.py; done", more).await
-    });
+    // Ending programs helps nobody here: the kernel ends each that starts, this loop's shell at last.
+    let more = json!({"after_rev": rev, "timeout_s": 300});
+    let filled = session.exec("while true; do python leave.py; done", more).await;
+    assert_eq!(filled.last["exit"]["signal"], "SIGKILL", "{}", filled.last);
+    session.told(&["full of what no program holds", "Stop and start"]).await;
+    // Then the agent, as soon as somebody's save needs memory. The next one finds its pod as full as it was.
+    let write =
+        |n| json!({"op": "write", "path": format!("noise/{n}"), "base64": BASE64.encode(noise(n, 1 << 20))});
+    let ops: Vec<_> = (0..24).map(write).collect();
+    session.api.post(&session.workspace("/batch"), &json!({ "ops": ops })).await.expect(200);
     eventually("another pod", 2 * PATIENCE, || async {
         session.pods().into_iter().find(|pod| pod["metadata"]["uid"] != before)
     })
     .await;
-    filling.abort();
     session.told(&["memory", "no file is lost"]).await;
     session.wait_for("running").await;
     let rev = session.save("after.txt", "after\n").await;
-    let ran = session.exec("cat kept.txt ~/home.txt after.txt", json!({"after_rev": rev})).await;
-    assert_eq!(ran.out(), "kept\nhome\nafter\n");
+    let ran =
+        session.exec("cat kept.txt ~/home.txt after.txt; ls noise | wc -l", json!({"after_rev": rev})).await;
+    assert_eq!(ran.out(), "kept\nhome\nafter\n24\n");
 }
 
 /// A small file system in a volume's place, on this machine.

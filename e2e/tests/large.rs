@@ -4,7 +4,7 @@
 use e2e::events::Events;
 use e2e::server::Options;
 use e2e::wait::eventually;
-use e2e::{Server, Session, processes};
+use e2e::{Server, Session, noise, processes};
 use serde_json::Value;
 use std::cell::Cell;
 use std::io::{Seek, SeekFrom, Write};
@@ -18,18 +18,6 @@ const MIB: usize = 1 << 20;
 async fn server() -> Server {
     let flags = ["--file-mb", "300", "--workspace-mb", "1024"].map(str::to_owned).to_vec();
     Server::with(Options { flags, ..Options::default() }).await
-}
-
-/// Bytes that don't compress.
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let words = (0..bytes / 8).flat_map(|_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_ne_bytes()
-    });
-    words.collect()
 }
 
 fn change(file: &Path, at: u64) {

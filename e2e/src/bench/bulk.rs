@@ -3,7 +3,7 @@
 use super::{Report, Times, floor};
 use e2e::oracle::settle;
 use e2e::proxy::Proxy;
-use e2e::{Server, Session, processes};
+use e2e::{Server, Session, noise, processes};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -167,7 +167,7 @@ pub(crate) async fn one_byte(
     bytes: usize,
 ) {
     let file = server.app(session).join("large.bin");
-    let mut content = noise(bytes);
+    let mut content = noise(1, bytes);
     let megabytes = bytes as f64 / 1e6;
     let measured = |report: &mut Report, what: &str, begun: Instant, before: (u64, u64), judged: bool| {
         let after = proxy.bytes();
@@ -203,20 +203,6 @@ pub(crate) async fn one_byte(
     assert!(std::fs::read(&file).expect("the large file") == content, "the save is visible whole");
     let memory = mib(processes::resident(server.agent(session)));
     report.add("agent's resident memory afterwards", memory, "MiB");
-}
-
-/// Bytes that no compressor makes smaller, the same in every run.
-fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut noise = Vec::with_capacity(bytes + 8);
-    while noise.len() < bytes {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        noise.extend_from_slice(&state.to_le_bytes());
-    }
-    noise.truncate(bytes);
-    noise
 }
 
 fn patch(file: &Path, at: u64, byte: u8) {
