@@ -14,6 +14,9 @@ use std::ops::Bound;
 /// Bytes of the hash after the rest.
 const HASH_BYTES: usize = 32;
 
+/// What is at some paths; nothing at those with none.
+pub(super) type Exchanged = BTreeMap<WorkspacePath, Option<Agreed>>;
+
 /// What both sides hold.
 #[derive(Debug)]
 pub(super) struct Base {
@@ -67,6 +70,18 @@ impl Base {
             Some(agreed) => drop(self.tree.insert(path.clone(), agreed)),
             None => drop(self.tree.remove(path)),
         }
+    }
+
+    /// Puts these in the place of what is there, and answers that.
+    pub(super) fn exchange(&mut self, these: Exchanged) -> Exchanged {
+        let put = |(path, agreed): (WorkspacePath, Option<Agreed>)| {
+            let before = match agreed {
+                Some(agreed) => self.tree.insert(path.clone(), agreed),
+                None => self.tree.remove(&path),
+            };
+            (path, before)
+        };
+        these.into_iter().map(put).collect()
     }
 
     /// All below a folder, in order.

@@ -69,8 +69,11 @@ impl<D: Disk> Engine<D> {
                         // The pod's state counts as agreed, so that the database's comes over it. What became of
                         // the place that it left is told by what comes.
                         self.dirty.extend(from.map(|from| (from, now)));
+                        let before =
+                            self.base.tree.get(&path).or(self.overruled.get(&path).and_then(Option::as_ref));
+                        let still = before.filter(|before| Some(before.entry) == stands).cloned();
                         self.base.set(&path, agreed(None));
-                        self.overruled.insert(path.clone());
+                        self.overruled.insert(path.clone(), still);
                     } else {
                         // Something came before the answer, and was brought in over what was sent: what the pod
                         // holds by now is based on that.

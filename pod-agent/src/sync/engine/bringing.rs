@@ -148,7 +148,7 @@ impl<D: Disk> Engine<D> {
                 break;
             }
         }
-        self.overruled.retain(|path| self.wanted.contains_key(path));
+        self.overruled.retain(|path, _| self.wanted.contains_key(path));
         self.retry_at = full.then(|| self.now + self.retry_after);
         self.enter(if full { State::Full } else { State::Live });
         // A large one is asked for once on a link: what comes of it takes its time.

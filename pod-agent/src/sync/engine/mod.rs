@@ -23,7 +23,7 @@ mod refused;
 mod sending;
 mod telling;
 
-use super::base::Base;
+use super::base::{Base, Exchanged};
 use super::disk::Disk;
 use dirty::Dirty;
 use large::Large;
@@ -110,8 +110,9 @@ pub struct Engine<D> {
     /// that an item was moved away from, only news of that item.
     own: BTreeMap<WorkspacePath, (Revision, Option<ItemId>)>,
     /// Where the base holds the pod's although the database decided otherwise, so that the database's comes over it.
-    /// Until it has, that is no agreement that may outlive the link or the agent.
-    overruled: BTreeSet<WorkspacePath>,
+    /// Until it has, that is no agreement that may outlive the link or the agent: what takes its place then is nothing,
+    /// where the database has something newer and tells it again, or what both agreed on, where that still stands.
+    overruled: Exchanged,
     /// The revision reached when nothing is wanted any more.
     received: Revision,
     /// What the workspace shows.
@@ -178,7 +179,7 @@ impl<D: Disk> Engine<D> {
             stuck: HashSet::new(),
             naming: None,
             own: BTreeMap::new(),
-            overruled: BTreeSet::new(),
+            overruled: Exchanged::new(),
             received: base.rev,
             visible: Revision::ZERO,
             committed: base.rev,
@@ -271,14 +272,14 @@ impl<D: Disk> Engine<D> {
         if !self.base.unsaved {
             return;
         }
-        let overruled: Vec<_> =
-            self.overruled.iter().filter_map(|path| self.base.tree.remove_entry(path)).collect();
+        let overruled = self.overruled.clone();
+        let overruled = self.base.exchange(overruled);
         // Perhaps the agent ends before the answer comes.
         if let Some(flight) = &self.flight {
             self.base.unsure.extend(flight.changes());
         }
         let stored = self.disk.store_base(&|to| self.base.write(to));
-        self.base.tree.extend(overruled);
+        self.base.exchange(overruled);
         match stored {
             Ok(()) => self.base.unsaved = false,
             Err(why) => {
@@ -393,8 +394,8 @@ impl<D: Disk> Engine<D> {
                 self.base.unsaved = true;
             }
         }
-        for path in std::mem::take(&mut self.overruled) {
-            self.base.set(&path, None);
+        for (path, agreed) in std::mem::take(&mut self.overruled) {
+            self.base.set(&path, agreed);
             self.dirty.insert(path, self.now);
         }
         // Whatever else is wanted is told again: the base's revision is still before it.
