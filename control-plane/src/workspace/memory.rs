@@ -2,6 +2,7 @@
 //! thousand, and for the simulation of both ends.
 
 use super::draft::{Differences, Draft, Totals};
+use super::merge::merge;
 use super::pod::{Resolver, texts_needed};
 use super::podbatch::true_size;
 use super::types::{Author, Changed, Op, Origin, PodBatch, PodOp, Snapshot, VersionOp};
@@ -71,6 +72,15 @@ impl Memory {
     pub(crate) fn keeps(&self, hash: Hash) -> bool {
         let stands = self.rows.values().any(|row| !row.deleted && row.item.entry.hash == hash);
         stands || self.versions.iter().any(|version| version.entry.hash == hash)
+    }
+
+    /// Whether `theirs` is what comes of merging it with `ours`, whichever other content both may have begun from.
+    pub(crate) fn merges_to(&self, ours: &Hash, theirs: &Hash) -> bool {
+        let (Some(ours), Some(theirs)) = (self.contents.get(ours), self.contents.get(theirs)) else {
+            return false;
+        };
+        let mut bases = self.contents.values().filter(|base| *base != ours);
+        bases.any(|base| merge(base, ours, theirs).is_some_and(|merged| merged == *theirs))
     }
 
     /// All contents in the tree or the history.

@@ -23,14 +23,17 @@ pub fn displaced(world: &mut World) {
 }
 
 /// A batch of the pod's was committed over `before`: what it deleted, or put something else in the place of, the pod
-/// had held. A user's change that the pod never saw is merged or stays.
+/// had held. A user's change that the pod never saw is merged or stays. What comes of a merge may be just what the pod
+/// holds: after a power cut that took the base back, nothing tells an older copy of the user's text from an edit.
 pub fn committed(world: &World, before: &Tree) {
     let now = world.server.memory.tree();
     let stands: BTreeSet<Hash> = now.values().map(|entry| entry.hash).collect();
     let files = world.files.borrow();
     for (path, old) in before.iter().filter(|(_, old)| old.kind == Kind::File) {
-        let merged =
-            now.get(path).is_some_and(|new| new.kind == Kind::File && !files.held.contains(&new.hash));
+        let is_merge = |new: &Entry| {
+            !files.held.contains(&new.hash) || world.server.memory.merges_to(&old.hash, &new.hash)
+        };
+        let merged = now.get(path).is_some_and(|new| new.kind == Kind::File && is_merge(new));
         assert!(
             merged || stands.contains(&old.hash) || files.held.contains(&old.hash),
             "a batch of the pod's undid {old:?} at {path:?}, which was never in the pod; there is {:?} now",

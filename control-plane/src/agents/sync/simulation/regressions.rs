@@ -6,7 +6,7 @@ use crate::workspace::{Op, Origin, Precondition};
 use bytes::Bytes;
 use shared::limits::SyncLimits;
 use shared::path::WorkspacePath;
-use shared::tree::Hash;
+use shared::tree::{Hash, digest};
 use std::time::Duration;
 
 fn path(text: &str) -> WorkspacePath {
@@ -267,6 +267,30 @@ fn what_is_sent_of_a_folder_that_moves_away_meanwhile_is_looked_at_again() {
         assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
         assert_eq!(pod(&world, "d/a").as_deref(), Some(&b"one more"[..]));
     });
+}
+
+#[test]
+fn a_folder_whose_delete_was_overruled_is_kept_in_step_whatever_becomes_of_the_link() {
+    for (top, agent_too) in [("d", false), ("d", true), ("node_modules", false), ("node_modules", true)] {
+        let mut world = linked(1);
+        save(&mut world, &format!("{top}/tool/a"), "by a user");
+        pass(&mut world, REST);
+        // What the user saves next has no room in the pod, where the folder goes meanwhile.
+        world.files.borrow_mut().full = true;
+        save(&mut world, &format!("{top}/tool/b"), "new");
+        pass(&mut world, Duration::from_millis(500));
+        assert!(world.files.borrow_mut().remove(&path(top)));
+        pass(&mut world, Duration::from_millis(300));
+        if agent_too {
+            world.stop_agent(true, Duration::from_secs(1));
+        } else {
+            world.cut();
+        }
+        world.files.borrow_mut().full = false;
+        pass(&mut world, Duration::from_secs(100));
+        assert_eq!(world.server.memory.tree(), world.files.borrow().tree(), "{top}");
+        assert_eq!(world.hello().unwrap().base_digest, digest(&world.server.memory.tree()), "{top}");
+    }
 }
 
 #[test]
