@@ -275,12 +275,14 @@ fn a_folder_whose_delete_was_overruled_is_kept_in_step_whatever_becomes_of_the_l
         let mut world = linked(1);
         save(&mut world, &format!("{top}/tool/a"), "by a user");
         pass(&mut world, REST);
-        // What the user saves next has no room in the pod, where the folder goes meanwhile.
+        // What the user saves next has no room in the pod, where a file takes the folder's place meanwhile.
         world.files.borrow_mut().full = true;
         save(&mut world, &format!("{top}/tool/b"), "new");
-        pass(&mut world, Duration::from_millis(500));
+        pass(&mut world, Duration::from_secs(30));
         assert!(world.files.borrow_mut().remove(&path(top)));
-        pass(&mut world, Duration::from_millis(300));
+        write(&mut world, top, "a file");
+        // Long enough for the delete to be sent and answered.
+        pass(&mut world, Duration::from_millis(1500));
         if agent_too {
             world.stop_agent(true, Duration::from_secs(1));
         } else {
