@@ -3,6 +3,7 @@
 
 use super::answers::frees;
 use super::looking::AWAY;
+use super::sending::WARM;
 use super::{Engine, RETRY, Target, Whole};
 use crate::sync::disk::{Agreed, Applied, Disk, Seen};
 use shared::batch::{self, Claims, Op};
@@ -215,7 +216,12 @@ impl<D: Disk> Engine<D> {
             Seen::Nothing => None,
             Seen::Entry(entry, _) => Some(*entry),
             Seen::Hot => {
-                self.mark(path.clone(), self.now);
+                if self.hot.contains_key(path) {
+                    // It is looked at when it may have come to rest, however often this is tried meanwhile.
+                    self.dirty.insert_new(path.clone(), self.now + WARM);
+                } else {
+                    self.mark(path.clone(), self.now);
+                }
                 return Applied::Changed;
             }
             Seen::Problem(code, message) => return Applied::Failed(code, message.clone()),
