@@ -67,16 +67,16 @@ fn kept_free(limit: u64) -> u64 {
     (limit / KEPT_FREE).clamp(KEPT_FREE_BYTES.0, KEPT_FREE_BYTES.1).min(limit / 4)
 }
 
-/// Whether what is kept free is in use.
-fn is_short(reading: Reading) -> bool {
-    reading.used >= reading.limit - kept_free(reading.limit)
+/// Bytes that are left before those that are kept free; none where these are in use.
+fn left(reading: Reading) -> Option<u64> {
+    let threshold = reading.limit - kept_free(reading.limit);
+    threshold.checked_sub(reading.used).filter(|left| *left > 0)
 }
 
 impl Watch {
     /// What follows from a look at the memory. `going` is whether the last that was ended is not gone yet.
     pub fn step(&self, reading: Reading, going: bool, now: Instant) -> Step {
-        if !is_short(reading) {
-            let left = reading.limit - kept_free(reading.limit) - reading.used;
+        if let Some(left) = left(reading) {
             let fills_in = Duration::from_millis(left * 1000 / FILLS_AT);
             return Step::Look(fills_in.clamp(LOOK_EVERY.0, LOOK_EVERY.1));
         }
@@ -158,7 +158,7 @@ fn watch(group: &Group, terminals: &Terminals, events: &Events, stopped: &mpsc::
                 }
                 match watch.step(reading, last.is_some_and(|p| p.is_alive()), now) {
                     Step::Look(pause) => {
-                        told_full &= is_short(reading);
+                        told_full &= left(reading).is_none();
                         pause
                     }
                     Step::End => match end_largest(group, reading, terminals, events) {
