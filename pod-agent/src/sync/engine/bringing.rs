@@ -3,7 +3,6 @@
 
 use super::answers::frees;
 use super::looking::AWAY;
-use super::sending::WARM;
 use super::{Engine, RETRY, Target, Whole};
 use crate::sync::disk::{Agreed, Applied, Disk, Seen};
 use shared::batch::{self, Claims, Op};
@@ -216,12 +215,7 @@ impl<D: Disk> Engine<D> {
             Seen::Nothing => None,
             Seen::Entry(entry, _) => Some(*entry),
             Seen::Hot => {
-                if self.hot.contains_key(path) {
-                    // It is looked at when it may have come to rest, however often this is tried meanwhile.
-                    self.dirty.insert_new(path.clone(), self.now + WARM);
-                } else {
-                    self.mark(path.clone(), self.now);
-                }
+                self.look_again(path);
                 return Applied::Changed;
             }
             Seen::Problem(code, message) => return Applied::Failed(code, message.clone()),
@@ -265,10 +259,17 @@ impl<D: Disk> Engine<D> {
                 Applied::Changed
             }
             Action::Commit | Action::Contest => {
-                self.mark(path.clone(), self.now);
+                self.look_again(path);
                 Applied::Changed
             }
         }
+    }
+
+    /// The pod holds something else there, which is to be sent first: looked at when that is due anyway, or now.
+    /// Nothing was heard of what is below, and to look at that, too, could have this brought again, and so on.
+    fn look_again(&mut self, path: &WorkspacePath) {
+        self.stuck.remove(path);
+        self.dirty.insert_new(path.clone(), self.now);
     }
 
     /// Database and pod hold the same there.

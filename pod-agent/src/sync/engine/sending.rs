@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// First and longest pause before a file that changed while it was read is read again.
 const HOT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// The pause before it is read again for the first time: most files are written for a moment only.
-pub(super) const WARM: Duration = Duration::from_millis(20);
+const WARM: Duration = Duration::from_millis(20);
 /// Bytes of contents that one batch gathers.
 const BATCH_BYTES: u64 = 8 << 20;
 /// Items that one batch gathers.

@@ -32,6 +32,12 @@ fn write(world: &mut World, at: &str, text: &'static str) {
     assert!(world.files.borrow_mut().write(&path(at), Bytes::from_static(text.as_bytes()), true));
 }
 
+/// Bytes that no compression makes fewer.
+fn noise(size: usize) -> Bytes {
+    let hashes = (0u32..).flat_map(|n| Hash::of(&n.to_be_bytes()).0);
+    hashes.take(size).collect()
+}
+
 fn pod(world: &World, at: &str) -> Option<Bytes> {
     match world.files.borrow().body(&path(at)) {
         Some(Body::File(bytes)) => Some(bytes.clone()),
@@ -162,7 +168,7 @@ fn nothing_in_a_refused_folder_is_sent_to_where_a_file_stands() {
 #[test]
 fn what_was_stored_before_the_limits_were_lowered_comes_and_hinders_nobody() {
     let mut world = linked(1);
-    let noise = Bytes::from((0..100_000u32).flat_map(|n| Hash::of(&n.to_be_bytes()).0).collect::<Vec<u8>>());
+    let noise = noise(3_000_000);
     for (at, size) in [("large", 3_000_000), ("small", 500_000)] {
         let bytes = noise.slice(..size);
         user(&mut world, Op::Write { path: path(at), bytes, mode: None, precondition: Precondition::Any });
@@ -267,6 +273,24 @@ fn what_is_sent_of_a_folder_that_moves_away_meanwhile_is_looked_at_again() {
         assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
         assert_eq!(pod(&world, "d/a").as_deref(), Some(&b"one more"[..]));
     });
+}
+
+#[test]
+fn a_large_file_in_the_place_of_a_folder_in_which_a_user_saved_is_looked_at_once() {
+    let mut world = linked(1);
+    save(&mut world, "d/a", "one");
+    pass(&mut world, REST);
+    world.stop_agent(true, Duration::from_secs(1));
+    for at in ["d", "d/a"] {
+        user(&mut world, Op::Chmod { path: path(at), mode: 0o700 });
+    }
+    assert!(world.files.borrow_mut().remove(&path("d")));
+    let large = noise(3_000_000);
+    assert!(world.files.borrow_mut().write(&path("d"), large.clone(), true));
+    // Of a busy loop, while the content travels, the world itself would complain.
+    pass(&mut world, REST);
+    assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
+    assert!(world.server.memory.keeps(Hash::of(&large)), "what the pod wrote is in the history");
 }
 
 #[test]
