@@ -59,6 +59,11 @@ impl Large {
         self.upload.as_ref().is_some_and(|upload| !upload.lacking.is_empty())
     }
 
+    /// Whether it is the turn of the next file that waits for an upload.
+    pub(super) fn is_next_due(&self) -> bool {
+        self.upload.is_none() && !self.waiting.is_empty()
+    }
+
     /// Whether the database said that it has this content.
     pub(super) fn is_stored(&self, hash: Hash) -> bool {
         self.stored.contains(&hash)
@@ -121,18 +126,17 @@ impl<D: Disk> Engine<D> {
                 self.large.upload = Some(Upload { path, entry, stamp, recipe, offsets, lacking });
             }
             // It changed since it was looked at.
-            _ => {
-                self.is_hot(path);
-                self.upload_next();
-            }
+            _ => self.is_hot(path),
         }
     }
 
-    /// The upload is over; the next file is looked at again, and offered if it still must be.
-    fn upload_next(&mut self) {
-        self.large.upload = None;
-        if let Some(path) = self.large.waiting.pop_first() {
-            self.dirty.insert(path, self.now);
+    /// If no upload is under way, the next file that waits for one is looked at again, and offered if it still must
+    /// be. If not, its turn is the one's after it.
+    pub(super) fn upload_next(&mut self) {
+        if self.large.is_next_due()
+            && let Some(path) = self.large.waiting.pop_first()
+        {
+            self.dirty.insert_new(path, self.now);
         }
     }
 
@@ -164,7 +168,7 @@ impl<D: Disk> Engine<D> {
                 // Somebody writes to it: what was sent stays, and may be of use for what it becomes.
                 _ => {
                     let path = upload.path.clone();
-                    self.upload_next();
+                    self.large.upload = None;
                     self.is_hot(path);
                     return;
                 }
@@ -178,7 +182,6 @@ impl<D: Disk> Engine<D> {
         self.unknown.remove(&content);
         if let Some(upload) = self.large.upload.take_if(|upload| upload.recipe.hash == content) {
             self.dirty.insert(upload.path, self.now);
-            self.upload_next();
         }
     }
 
@@ -196,7 +199,6 @@ impl<D: Disk> Engine<D> {
             let refused = Agreed { entry: upload.entry, item: None, stamp: Some(upload.stamp) };
             self.refused.insert(path, Some(refused), self.now);
         }
-        self.upload_next();
     }
 
     // --- from the database ---

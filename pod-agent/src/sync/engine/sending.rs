@@ -70,7 +70,7 @@ impl<D: Disk> Engine<D> {
         if !self.can_push() {
             return None;
         }
-        if !self.gone.is_empty() && self.held.is_none() {
+        if !self.gone.is_empty() && self.held.is_none() || self.large.is_next_due() {
             return Some(self.burst_over().unwrap_or(self.now));
         }
         // Not before a burst is over.
@@ -79,7 +79,12 @@ impl<D: Disk> Engine<D> {
 
     /// Sends the next batch, if any is due.
     pub(super) fn push(&mut self) {
-        while self.can_push() && self.push_one() {}
+        while self.can_push() {
+            self.upload_next();
+            if !self.push_one() {
+                break;
+            }
+        }
     }
 
     /// Answers whether to go on at once.

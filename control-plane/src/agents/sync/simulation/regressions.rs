@@ -294,6 +294,27 @@ fn a_large_file_in_the_place_of_a_folder_in_which_a_user_saved_is_looked_at_once
 }
 
 #[test]
+fn a_large_file_waits_for_others_only_as_long_as_they_are_uploaded() {
+    let large = noise(2_000_000);
+    at_each_moment(|seed, moment| {
+        let mut world = linked(seed);
+        for at in ["a", "b", "c"] {
+            assert!(world.files.borrow_mut().write(
+                &path(at),
+                large.slice(usize::from(at.as_bytes()[0])..),
+                true
+            ));
+        }
+        pass(&mut world, moment);
+        // Perhaps its turn has not come, and it is no large one any more when it has.
+        assert!(world.files.borrow_mut().remove(&path("b")));
+        // No sweep finds what was forgotten in this time.
+        pass(&mut world, Duration::from_secs(10));
+        assert_eq!(world.server.memory.tree(), world.files.borrow().tree(), "{seed} {moment:?}");
+    });
+}
+
+#[test]
 fn a_folder_whose_delete_was_overruled_is_kept_in_step_whatever_becomes_of_the_link() {
     for (top, agent_too) in [("d", false), ("d", true), ("node_modules", false), ("node_modules", true)] {
         let mut world = linked(1);
