@@ -79,6 +79,14 @@ pub fn visible(world: &mut World, rev: Revision) {
     }
 }
 
+/// Leaves out what the database is not told of, unless it has it already.
+pub fn without_ignored(pod: &mut Tree, database: &Tree) {
+    let ignore = Ignore::default();
+    pod.retain(|path, entry| {
+        database.contains_key(path) || !ignore.is_ignored(path, entry.kind == Kind::Dir)
+    });
+}
+
 /// All that the pod held when it was asked, and still holds, is committed.
 pub fn settled(world: &World, asked: Duration, held: &Tree, rev: Revision) {
     assert!(rev <= world.server.memory.rev, "{rev} is not committed yet");

@@ -57,7 +57,8 @@ pub struct World {
     pub counts: BTreeMap<&'static str, u64>,
     /// When each revision was committed.
     pub committed_at: BTreeMap<Revision, Duration>,
-    /// Questions that wait for an answer: when they reached the agent's side, and what the pod held.
+    /// Questions that wait for an answer: when they reached the agent's side, and what the pod held
+    /// of which the database is to be told.
     pub settling: BTreeMap<u64, (Duration, Tree)>,
     /// Whether the agent looks at everything from time to time.
     pub sweeps: bool,
@@ -352,7 +353,8 @@ impl World {
                     self.count("parts of large contents for pods");
                 }
                 if let FromControlPlane::Settle { token } = word {
-                    let held = self.files.borrow().tree();
+                    let mut held = self.files.borrow().tree();
+                    oracle::without_ignored(&mut held, &self.server.memory.tree());
                     self.settling.insert(token, (self.now, held));
                 }
                 if let Some(engine) = &mut self.engine {
