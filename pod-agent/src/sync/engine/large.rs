@@ -194,8 +194,7 @@ impl<D: Disk> Engine<D> {
             self.dirty.insert(path, self.now + RETRY);
         } else {
             self.problem(&path, &failure.code, &failure.message);
-            self.stuck.insert(path.clone());
-            self.waited.remove(&path);
+            self.set_aside(path.clone());
             let refused = Agreed { entry: upload.entry, item: None, stamp: Some(upload.stamp) };
             self.refused.insert(path, Some(refused), self.now);
         }

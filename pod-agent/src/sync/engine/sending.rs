@@ -370,7 +370,7 @@ impl<D: Disk> Engine<D> {
     }
 
     /// What is at a path can be sent no more than what is wanted there can be brought: nobody waits for either.
-    fn set_aside(&mut self, path: WorkspacePath) {
+    pub(super) fn set_aside(&mut self, path: WorkspacePath) {
         self.waited.remove(&path);
         let is_wanted = self.wanted.contains_key(&path);
         self.stuck.insert(path);
