@@ -194,10 +194,12 @@ pub async fn assemble(
     let seal = settings.seal().map_err(StartError::SecretsKey)?;
     let environments = Environments::new(database.clone(), seal.map(Arc::new));
     let Running { runtime, identity } = running;
+    let metrics = Metrics::new();
     let serving = agents::registry::Settings {
         environments: environments.clone(),
         identity,
         limits: settings.sync_limits(),
+        metrics: metrics.clone(),
         replica: format!("{}-{}", std::process::id(), now_ms()),
         address: agent_address.to_string(),
     };
@@ -215,7 +217,7 @@ pub async fn assemble(
         lifecycle,
         events: Events::default(),
         accounts,
-        metrics: Metrics::new(),
+        metrics,
         upload_memory,
         shutdown: CancellationToken::new(),
         sockets: tokio_util::task::TaskTracker::new(),

@@ -6,6 +6,7 @@ use control_plane::environment::Environments;
 use control_plane::lifecycle::{Lifecycle, New, Session, Settings, State};
 use control_plane::runtime::Runtime;
 use control_plane::runtime::local::LocalRuntime;
+use control_plane::telemetry::metrics::Metrics;
 use control_plane::templates::{Template, Templates};
 use control_plane::workspace::{Database, Store};
 use shared::id::SessionId;
@@ -41,6 +42,7 @@ impl Server {
             environments: Environments::new(database.clone(), None),
             identity: Arc::new(StoredCredentials(database.clone())),
             limits,
+            metrics: Metrics::new(),
             replica: "test".into(),
             address: "here".into(),
         };

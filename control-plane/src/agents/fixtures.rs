@@ -4,6 +4,7 @@ use super::identity::Credential;
 use super::{Agents, Settings, StoredCredentials};
 use crate::environment::Environments;
 use crate::lifecycle;
+use crate::telemetry::metrics::Metrics;
 use crate::workspace::{Database, Store};
 use shared::id::{InstanceId, SessionId, VolumeId};
 use shared::limits::SyncLimits;
@@ -43,6 +44,7 @@ impl Harbour {
             environments: Environments::new(database.clone(), None),
             identity: Arc::new(StoredCredentials(database)),
             limits,
+            metrics: Metrics::new(),
             replica: "test".into(),
             address: "127.0.0.1:0".into(),
         };

@@ -4,6 +4,7 @@ use super::identity::AgentIdentity;
 use super::link::Link;
 use super::rows;
 use crate::environment::Environments;
+use crate::telemetry::metrics::Metrics;
 use crate::workspace::{self, Store};
 use shared::id::{InstanceId, LinkEpoch, SessionId};
 use shared::limits::SyncLimits;
@@ -70,6 +71,8 @@ pub struct Settings {
     pub identity: Arc<dyn AgentIdentity>,
     /// The operator's limits for files.
     pub limits: SyncLimits,
+    /// Where those that wait for a session are counted.
+    pub metrics: Metrics,
     /// This replica's name.
     pub replica: String,
     /// Where other replicas reach it.

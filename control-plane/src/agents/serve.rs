@@ -146,6 +146,7 @@ async fn wait_for_session<S>(agents: &Agents, pod: Uuid, control: &mut S) -> Opt
 where
     S: AsyncWrite + Unpin,
 {
+    let _counted = agents.0.settings.metrics.waiting();
     let assigned = agents.0.settings.identity.assigned(pod);
     let mut assigned = std::pin::pin!(assigned);
     loop {

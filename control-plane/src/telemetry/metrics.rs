@@ -49,6 +49,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Agents linked now.
     pub links: Gauge,
+    /// Agents that wait for a session now.
+    pub waiting: Gauge,
     /// Files saved through the API.
     pub saves: Counter,
     /// Batches committed through the API.
@@ -71,6 +73,7 @@ impl Metrics {
         let sockets = Family::default();
         let connections = Gauge::default();
         let links = Gauge::default();
+        let waiting = Gauge::default();
         let saves = Counter::default();
         let batches = Counter::default();
         let file_bytes = Family::default();
@@ -85,6 +88,7 @@ impl Metrics {
         registry.register("websockets", "Browsers' WebSockets open now", sockets.clone());
         registry.register("connections", "Public connections open now", connections.clone());
         registry.register("agent_links", "Agents linked now", links.clone());
+        registry.register("agents_waiting", "Agents that wait for a session now", waiting.clone());
         registry.register("file_saves", "Files saved through the API", saves.clone());
         registry.register("file_batches", "Batches committed through the API", batches.clone());
         registry.register_with_unit("file", "File contents through the API", Unit::Bytes, file_bytes.clone());
@@ -96,6 +100,7 @@ impl Metrics {
             sockets,
             connections,
             links,
+            waiting,
             saves,
             batches,
             file_bytes,
@@ -126,6 +131,11 @@ impl Metrics {
     /// Counts a connection as open until the guard is dropped.
     pub fn connection(&self) -> Open {
         Open::new(self.connections.clone())
+    }
+
+    /// Counts an agent as waiting until the guard is dropped.
+    pub fn waiting(&self) -> Open {
+        Open::new(self.waiting.clone())
     }
 }
 

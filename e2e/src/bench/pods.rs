@@ -14,9 +14,6 @@ const QUESTION: &str = "echo $((6*7))ready\n";
 const ANSWER: &str = "42ready";
 /// How long a pod that waits may take to be there again.
 const WAITING_WITHIN: Duration = Duration::from_secs(120);
-/// How long its agent may take to link once its container is ready. A start that comes too early is a cold one,
-/// which its timeline tells, and does not count.
-const LINKED_AFTER: Duration = Duration::from_secs(2);
 /// Steps of a start, in the words of its timeline; what is measured is the time since the one before.
 const STEPS: &[(&str, &[&str])] = &[
     ("volume", &["folder_ready"]),
@@ -59,7 +56,7 @@ impl Starts {
             tries += 1;
             assert!(tries <= 3 * rounds, "hardly any start was {kind}");
             if let Some(hash) = &hash {
-                wait_for_waiting(hash, warm).await;
+                wait_for_waiting(cluster, hash, warm).await;
             }
             let begun = Instant::now();
             let machine = cluster.starting(&format!("{name}-{tries}"), &template).await;
@@ -121,15 +118,24 @@ async fn hash_of(cluster: &Cluster, template: &str) -> String {
     found.await.unwrap_or_else(|| panic!("no pod waits in {SESSIONS}"))
 }
 
-async fn wait_for_waiting(hash: &str, count: usize) {
+/// So many pods of a template wait, and every pod that waits has its agent linked.
+async fn wait_for_waiting(cluster: &Cluster, hash: &str, count: usize) {
     let selector = format!("berth/role=warm,berth/template={hash}");
     let ready = |pod: &Value| {
         pod["metadata"]["deletionTimestamp"].is_null()
             && pod["status"]["containerStatuses"][0]["ready"] == json!(true)
     };
     let there = until(WAITING_WITHIN, || async {
-        (objects("pods", &selector).iter().filter(|pod| ready(pod)).count() >= count).then_some(())
+        let ours = objects("pods", &selector).iter().filter(|pod| ready(pod)).count();
+        let all = objects("pods", "berth/role=warm").len();
+        (ours >= count && agents_waiting(cluster).await == all).then_some(())
     });
     there.await.unwrap_or_else(|| panic!("no pod waits in {SESSIONS}"));
-    tokio::time::sleep(LINKED_AFTER).await;
+}
+
+async fn agents_waiting(cluster: &Cluster) -> usize {
+    let metrics = cluster.api.get("/metrics").await.expect(200).text();
+    let line = metrics.lines().find_map(|line| line.strip_prefix("berth_agents_waiting "));
+    line.and_then(|count| count.parse().ok())
+        .unwrap_or_else(|| panic!("no count of waiting agents in {metrics}"))
 }
