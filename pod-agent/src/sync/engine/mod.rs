@@ -272,14 +272,13 @@ impl<D: Disk> Engine<D> {
         if !self.base.unsaved {
             return;
         }
-        let overruled = self.overruled.clone();
-        let overruled = self.base.exchange(overruled);
+        let shown = self.base.exchange(std::mem::take(&mut self.overruled));
         // Perhaps the agent ends before the answer comes.
         if let Some(flight) = &self.flight {
             self.base.unsure.extend(flight.changes());
         }
         let stored = self.disk.store_base(&|to| self.base.write(to));
-        self.base.exchange(overruled);
+        self.overruled = self.base.exchange(shown);
         match stored {
             Ok(()) => self.base.unsaved = false,
             Err(why) => {
