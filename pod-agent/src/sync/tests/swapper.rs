@@ -5,7 +5,7 @@ use super::super::apply::{Stage, apply};
 use super::super::disk::Seen;
 use super::super::root::Root;
 use super::super::scan;
-use super::{Database, Folder, Link, path};
+use super::fixtures::{Database, Folder, Link, path};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, open, renameat_with};
 use shared::tree::{Entry, Hash, Kind};
 use std::collections::BTreeMap;

@@ -1,0 +1,290 @@
+//! A folder with its agent, and a small database that speaks the real protocol with it.
+
+use super::large;
+use crate::sync::{Sync, SyncSettings};
+use shared::batch::{self, Claims, Op};
+use shared::id::{BatchId, ItemId, LinkEpoch, Revision, SessionId, VolumeId};
+use shared::limits::SyncLimits;
+use shared::link::hello::Accepted;
+use shared::link::sync::{
+    Batch, Begin, CHUNK_BYTES, CONTENT_MISSING, Committed, End, FromAgent, FromControlPlane, Hello, OpResult,
+    Problem,
+};
+use shared::link::{Failure, Open, frame};
+use shared::path::WorkspacePath;
+use shared::tree::{Entry, Hash};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+use tokio::io::DuplexStream;
+
+/// How long anything may take to come about.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whose files these are.
+pub(super) static SESSION: LazyLock<SessionId> = LazyLock::new(SessionId::random);
+
+pub(super) fn path(text: &str) -> WorkspacePath {
+    WorkspacePath::new(text).unwrap()
+}
+
+/// A workspace folder, and the agent's beside it.
+pub(super) struct Folder {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) volume: VolumeId,
+}
+
+impl Folder {
+    pub(super) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("app")).unwrap();
+        std::fs::create_dir(dir.path().join(".berth")).unwrap();
+        Self { dir, volume: VolumeId::random() }
+    }
+
+    pub(super) fn app(&self, path: &str) -> PathBuf {
+        self.dir.path().join("app").join(path)
+    }
+
+    pub(super) fn start(&self) -> Sync {
+        let (workspace, state) = (self.app(""), self.dir.path().join(".berth"));
+        Sync::start(SyncSettings { workspace, state, volume: self.volume, sweep: PATIENCE }).unwrap()
+    }
+
+    pub(super) fn write(&self, path: &str, text: &str) {
+        if let Some(parent) = self.app(path).parent() {
+            std::fs::create_dir_all(parent).unwrap();
+        }
+        std::fs::write(self.app(path), text).unwrap();
+    }
+
+    pub(super) fn read(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.app(path)).ok()
+    }
+}
+
+/// The database: a tree, its contents, and what lost.
+#[derive(Default)]
+pub(super) struct Database {
+    pub(super) rev: u64,
+    pub(super) tree: BTreeMap<WorkspacePath, Entry>,
+    pub(super) contents: HashMap<Hash, Vec<u8>>,
+    pub(super) lost: Vec<Hash>,
+    pub(super) problems: Vec<Problem>,
+    /// Bytes of contents that came.
+    pub(super) received: usize,
+    /// From where to where files were moved.
+    pub(super) renamed: Vec<(String, String)>,
+    /// Contents that the agent asked for.
+    pub(super) needed: Vec<Hash>,
+    pub(super) visible: u64,
+    pub(super) settled: u64,
+    pub(super) held: u64,
+    pub(super) large: large::Side,
+}
+
+impl Database {
+    pub(super) fn save(&mut self, at: &str, text: &str) -> Op {
+        let entry = Entry::file(0o644, text.len() as u64, Hash::of(text.as_bytes()));
+        self.contents.insert(entry.hash, text.as_bytes().to_vec());
+        self.rev += 1;
+        self.tree.insert(path(at), entry);
+        Op::Put { path: path(at), item: None, entry, pre: None }
+    }
+
+    pub(super) fn delete(&mut self, at: &str) -> Op {
+        self.rev += 1;
+        self.tree.remove(&path(at));
+        Op::Delete { path: path(at), item: None, pre: None }
+    }
+
+    pub(super) fn text(&self, at: &str) -> Option<String> {
+        let entry = self.tree.get(&path(at))?;
+        Some(String::from_utf8(self.contents.get(&entry.hash)?.clone()).unwrap())
+    }
+
+    pub(super) fn commit(&mut self, batch: BatchId, ops: Vec<Op>) -> Committed {
+        self.rev += 1;
+        let mut results = Vec::new();
+        for op in ops {
+            let at = op.path().clone();
+            if let Some(hash) = op.content().filter(|hash| !self.contents.contains_key(hash)) {
+                let failure = Failure::new(CONTENT_MISSING, hash.to_string());
+                results.push(OpResult::Refused(failure));
+                continue;
+            }
+            let (new, pre) = match op {
+                Op::Put { entry, pre, .. } => (Some(entry), pre),
+                Op::Rename { from, entry, pre, .. } => {
+                    assert_eq!(self.tree.remove(&from), pre);
+                    self.renamed.push((from.to_string(), at.to_string()));
+                    (Some(entry), None)
+                }
+                Op::Delete { pre, .. } => (None, pre),
+            };
+            let here = self.tree.get(&at).copied();
+            results.push(if here == pre || here == new || here.is_none() {
+                match new {
+                    Some(entry) => drop(self.tree.insert(at, entry)),
+                    None => drop(self.tree.remove(&at)),
+                }
+                OpResult::Applied { item: Some(ItemId::random()) }
+            } else {
+                self.lost.extend(new.map(|entry| entry.hash));
+                OpResult::Superseded { conflict: true, now: here }
+            });
+        }
+        Committed { batch, rev: Revision(self.rev), results }
+    }
+}
+
+/// One link, seen from the database's end.
+pub(super) struct Link {
+    pub(super) stream: DuplexStream,
+    pub(super) hello: Hello,
+    pub(super) incoming: Option<(Begin, Vec<u8>)>,
+    pub(super) serving: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Link {
+    pub(super) async fn up(sync: &Sync, epoch: u64) -> Self {
+        let (theirs, mut stream) = tokio::io::duplex(1 << 20);
+        let accepted = Accepted {
+            version: 1,
+            session: *SESSION,
+            epoch: LinkEpoch(epoch),
+            environment: Default::default(),
+            limits: SyncLimits::default(),
+            credential: None,
+        };
+        let sync = sync.clone();
+        let serving = tokio::spawn(async move { sync.serve(theirs, &accepted).await });
+        let Open::Sync(hello) = frame::expect(&mut stream).await.unwrap() else { panic!("another stream") };
+        Self { stream, hello, incoming: None, serving }
+    }
+
+    pub(super) async fn say(&mut self, message: FromControlPlane) {
+        frame::write(&mut self.stream, &message).await.unwrap();
+    }
+
+    pub(super) async fn welcome(&mut self, database: &Database) {
+        let full = self.hello.base_rev.0 == 0 && database.rev > 0;
+        self.say(FromControlPlane::Welcome { rev: Revision(database.rev), full }).await;
+        if full {
+            let all = database.tree.iter();
+            let all =
+                all.map(|(at, entry)| Op::Put { path: at.clone(), item: None, entry: *entry, pre: None });
+            self.push(database, all.collect(), true).await;
+        }
+    }
+
+    pub(super) async fn push(&mut self, database: &Database, ops: Vec<Op>, full: bool) {
+        self.push_with(&database.contents, database.rev, ops, full).await;
+    }
+
+    /// Sends a batch with those of its contents that are given.
+    pub(super) async fn push_with(
+        &mut self,
+        contents: &HashMap<Hash, Vec<u8>>,
+        rev: u64,
+        ops: Vec<Op>,
+        full: bool,
+    ) {
+        let encoded = batch::encode(&ops, |hash| Ok(contents.get(&hash).map(|bytes| &bytes[..]))).unwrap();
+        let begin = Begin {
+            batch: BatchId::random(),
+            base_rev: Revision::ZERO,
+            target_rev: Revision(rev),
+            items: encoded.items,
+            bytes: encoded.bytes,
+            full,
+            last: true,
+        };
+        self.say(FromControlPlane::Batch(Batch::Begin(begin))).await;
+        for part in encoded.data.chunks(CHUNK_BYTES) {
+            self.say(FromControlPlane::Batch(Batch::Chunk(part.to_vec().into()))).await;
+        }
+        self.say(FromControlPlane::Batch(Batch::End(End { tar_hash: encoded.tar_hash }))).await;
+    }
+
+    /// Serves the agent until `done` holds.
+    pub(super) async fn until(
+        &mut self,
+        database: &mut Database,
+        what: &str,
+        done: impl Fn(&Database) -> bool,
+    ) {
+        let serving = async {
+            while !done(database) {
+                let message = frame::expect(&mut self.stream).await.unwrap();
+                self.hear(database, message).await;
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, serving).await.is_ok();
+        assert!(in_time, "{what}; the database has {:?}", database.tree.keys());
+    }
+
+    pub(super) async fn hear(&mut self, database: &mut Database, message: FromAgent) {
+        let whole = match message {
+            FromAgent::Batch(Batch::Whole { begin, data, end }) => Some((begin, data.to_vec(), end)),
+            FromAgent::Batch(Batch::Begin(begin)) => {
+                self.incoming = Some((begin, Vec::new()));
+                None
+            }
+            FromAgent::Batch(Batch::Chunk(bytes)) => {
+                self.incoming.as_mut().unwrap().1.extend_from_slice(&bytes);
+                None
+            }
+            FromAgent::Batch(Batch::End(end)) => {
+                let (begin, data) = self.incoming.take().unwrap();
+                Some((begin, data, end))
+            }
+            FromAgent::Visible { rev } => {
+                database.visible = rev.0;
+                None
+            }
+            FromAgent::Need { hashes } => {
+                database.needed.extend(hashes);
+                None
+            }
+            FromAgent::Problems { problems, .. } => {
+                database.problems = problems;
+                None
+            }
+            FromAgent::MassDelete { items, .. } => {
+                database.held = items;
+                None
+            }
+            FromAgent::Settled { token, .. } => {
+                database.settled = token;
+                None
+            }
+            other => {
+                self.hear_of_large(database, other).await;
+                None
+            }
+        };
+        let Some((begin, data, end)) = whole else { return };
+        let claims = Claims {
+            items: begin.items,
+            bytes: begin.bytes,
+            tar_hash: end.tar_hash,
+            compressed: data.len() as u64,
+        };
+        let (contents, received) = (&mut database.contents, &mut database.received);
+        let ops = batch::decode(&data[..], claims, &SyncLimits::default(), |hash, bytes| {
+            *received += bytes.len();
+            contents.insert(hash, bytes);
+            Ok(())
+        });
+        let committed = database.commit(begin.batch, ops.unwrap());
+        self.say(FromControlPlane::Committed(committed)).await;
+    }
+}
