@@ -127,6 +127,28 @@ async fn a_sign_in_link_lets_one_browser_in_once() {
 }
 
 #[tokio::test]
+async fn who_signs_out_ends_what_that_browser_has_open_and_nothing_else() {
+    let server = TestServer::start().await;
+    let session = server.session("box").await;
+    let path = format!("/api/workspace/{session}/events");
+    let (leaving, staying) = (server.browser().await, server.browser().await);
+    let mut sockets = Vec::new();
+    for cookie in [&leaving, &staying] {
+        let headers = [("cookie", cookie.clone()), ("origin", server.origin())];
+        let mut socket = server.socket(&path, &headers).await.ok().unwrap();
+        socket.json_of("hello").await;
+        sockets.push(socket);
+    }
+    let out = server.stranger("POST", "/api/sign-out").header("Cookie", &leaving).header("X-Berth", "1");
+    assert_eq!(out.send().await.status, 204);
+    sockets[0].ended().await;
+    let headers = [("cookie", leaving), ("origin", server.origin())];
+    assert_eq!(server.socket(&path, &headers).await.ok().unwrap().close_code().await, 4401);
+    sockets[1].send(json!({"type": "ping"})).await;
+    sockets[1].json_of("pong").await;
+}
+
+#[tokio::test]
 async fn a_change_by_cookie_needs_proof_that_our_own_page_asked_for_it() {
     let server = TestServer::start().await;
     let cookie = server.browser().await;

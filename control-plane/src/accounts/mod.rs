@@ -23,11 +23,16 @@ use sea_orm::DbErr;
 use std::sync::Arc;
 use std::time::Duration;
 use token::{Token, TokenHash};
+use tokio::sync::broadcast;
 
 /// How long a sign-in link works, if it isn't used.
 pub const LINK_LIFE: Duration = Duration::from_secs(60 * 60);
 /// How long a browser stays signed in.
 pub const BROWSER_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How often what a sign-in opened is checked against the database, which other replicas write to as well.
+const LOOK_EVERY: Duration = Duration::from_secs(5 * 60);
+/// Sign-outs that a listener may fall behind by before it must look.
+const SIGN_OUTS_WAITING: usize = 64;
 
 /// How a principal proved who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +54,8 @@ pub struct Principal {
     pub admin: bool,
     /// How it proved who it is.
     pub via: Via,
+    /// The browser's session that it came by; none for the admin's token.
+    pub sign_in: Option<TokenHash>,
 }
 
 /// Why a sign-in was refused.
@@ -71,6 +78,8 @@ struct Inner {
     admin: Option<TokenHash>,
     local_user: i64,
     attempts: Attempts,
+    /// Browsers' sessions that end here.
+    sign_outs: broadcast::Sender<TokenHash>,
 }
 
 impl Accounts {
@@ -79,7 +88,8 @@ impl Accounts {
         let local_user = database.local_user().await?;
         let records = Records::new(database);
         let admin = admin_token.map(|token| TokenHash::of(token.expose()));
-        Ok(Self(Arc::new(Inner { records, admin, local_user, attempts: Attempts::default() })))
+        let (attempts, sign_outs) = (Attempts::default(), broadcast::channel(SIGN_OUTS_WAITING).0);
+        Ok(Self(Arc::new(Inner { records, admin, local_user, attempts, sign_outs })))
     }
 
     /// Who a bearer token stands for: the admin's, or a browser session's.
@@ -87,7 +97,8 @@ impl Accounts {
         let hash = TokenHash::of(token);
         if self.0.admin.as_ref().is_some_and(|admin| admin.matches(&hash)) {
             let name = "admin".to_owned();
-            return Ok(Some(Principal { user: self.0.local_user, name, admin: true, via: Via::Bearer }));
+            let (user, via) = (self.0.local_user, Via::Bearer);
+            return Ok(Some(Principal { user, name, admin: true, via, sign_in: None }));
         }
         self.signed_in(token, Via::Bearer).await
     }
@@ -101,8 +112,9 @@ impl Accounts {
         if !Token::looks_like_one(token) {
             return Ok(None);
         }
-        let found = self.0.records.browser(&TokenHash::of(token), now()).await?;
-        Ok(found.map(|(user, name, admin)| Principal { user, name, admin, via }))
+        let hash = TokenHash::of(token);
+        let found = self.0.records.browser(&hash, now()).await?;
+        Ok(found.map(|(user, name, admin)| Principal { user, name, admin, via, sign_in: Some(hash) }))
     }
 
     /// Makes a one-time link's token for the local user.
@@ -121,7 +133,32 @@ impl Accounts {
 
     /// Ends a browser's session.
     pub async fn sign_out(&self, token: &str) -> Result<(), DbErr> {
-        self.0.records.end_browser(&TokenHash::of(token)).await
+        let hash = TokenHash::of(token);
+        self.0.records.end_browser(&hash).await?;
+        // Nobody listening is fine.
+        let _ = self.0.sign_outs.send(hash);
+        Ok(())
+    }
+
+    /// Resolves when what a principal came by holds no more: what it opened is to end then. At once if it signs out
+    /// here; within 5 minutes if it does elsewhere, its time is over, or its user may not enter any more. Never for
+    /// the admin's token, and while the database does not answer.
+    pub async fn signed_out(&self, principal: &Principal) {
+        let Some(hash) = &principal.sign_in else { return std::future::pending().await };
+        let mut sign_outs = self.0.sign_outs.subscribe();
+        let mut named = async || {
+            while let Ok(ended) = sign_outs.recv().await {
+                if ended.matches(hash) {
+                    break;
+                }
+            }
+        };
+        loop {
+            let _ = tokio::time::timeout(LOOK_EVERY, named()).await;
+            if let Ok(None) = self.0.records.browser(hash, now()).await {
+                return;
+            }
+        }
     }
 
     /// How often strangers may try to sign in.

@@ -25,7 +25,8 @@ mod tests {
 
     #[test]
     fn owners_and_admins_may_all_and_others_nothing() {
-        let principal = |user, admin| Principal { user, name: String::new(), admin, via: Via::Cookie };
+        let principal =
+            |user, admin| Principal { user, name: String::new(), admin, via: Via::Cookie, sign_in: None };
         assert_eq!(role(&principal(1, false), 1), Some(Role::Owner));
         assert_eq!(role(&principal(2, true), 1), Some(Role::Owner));
         assert_eq!(role(&principal(2, false), 1), None);

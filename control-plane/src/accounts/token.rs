@@ -69,6 +69,12 @@ impl TokenHash {
     }
 }
 
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash(…)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

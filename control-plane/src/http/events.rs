@@ -63,7 +63,8 @@ async fn events(app: App, mut request: Request) -> Result<Response, Problem> {
     let session = request.session()?;
     let upgrade = upgrade.max_message_size(MESSAGE_BYTES).max_frame_size(MESSAGE_BYTES);
     let inner = app.clone();
-    Ok(socket::serve(&app, "events", upgrade, move |socket| async move {
+    let opener = request.principal()?;
+    Ok(socket::serve(&app, "events", opener, upgrade, move |socket| async move {
         let (mut sink, mut source) = socket.split();
         let (code, reason) = tell(&inner, session, &mut sink, &mut source).await;
         let goodbye = async {

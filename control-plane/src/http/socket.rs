@@ -1,6 +1,7 @@
 //! WebSockets of browsers: accepted, refused with a code, counted, and seen by the end of the server.
 
 use super::problem::Problem;
+use crate::accounts::Principal;
 use crate::app::App;
 use futures::SinkExt;
 use http::StatusCode;
@@ -44,17 +45,22 @@ pub async fn close(mut socket: WebSocket, code: u16, reason: String) {
     let _ = tokio::time::timeout(GOODBYE, goodbye).await;
 }
 
-/// Accepts an upgrade and serves it as a task that the server's end waits for.
-pub fn serve<F, R>(app: &App, kind: &'static str, upgrade: Ws, work: F) -> Response
+/// Accepts an upgrade and serves it, as a task that the server's end waits for, until whoever opened it is signed out.
+/// A browser that comes back then is told so.
+pub fn serve<F, R>(app: &App, kind: &'static str, opener: &Principal, upgrade: Ws, work: F) -> Response
 where
     F: FnOnce(WebSocket) -> R + Send + 'static,
     R: Future<Output = ()> + Send + 'static,
 {
     let open = app.metrics.socket(kind);
     let token = app.sockets.token();
+    let (accounts, opener) = (app.accounts.clone(), opener.clone());
     upgrade
         .on_upgrade(move |socket| async move {
-            work(socket).await;
+            tokio::select! {
+                () = work(socket) => {}
+                () = accounts.signed_out(&opener) => {}
+            }
             drop((open, token));
         })
         .into_response()

@@ -291,7 +291,8 @@ async fn view(app: App, mut request: Request) -> Result<Response, Problem> {
         .max_frame_size(crate::agents::wire::VIEWER_MESSAGE_BYTES)
         .max_write_buffer_size(WRITE_BUFFER_BYTES);
     let (agents, lifecycle) = (app.agents.clone(), app.lifecycle.clone());
-    Ok(socket::serve(&app, "terminal", upgrade, move |socket| async move {
+    let opener = request.principal()?;
+    Ok(socket::serve(&app, "terminal", opener, upgrade, move |socket| async move {
         let typed = || lifecycle.touch(session, Activity::Input);
         terminals::serve(&agents, View { session, terminal, writable }, frames(socket), typed).await;
     }))

@@ -267,6 +267,18 @@ impl Socket {
         }
     }
 
+    /// Returns when the server has ended it, with or without a word.
+    pub async fn ended(&mut self) {
+        let ended = async {
+            while let Some(Ok(message)) = self.0.next().await {
+                if message.is_close() {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("no end in time");
+    }
+
     pub async fn send(&mut self, json: Value) {
         self.0.send(Message::text(json.to_string())).await.unwrap();
     }
