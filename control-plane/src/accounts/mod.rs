@@ -171,3 +171,35 @@ impl Accounts {
         self.0.records.sweep(now()).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sign_in_that_ends_elsewhere_is_noticed_and_the_admins_token_never_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/berth.sqlite?mode=rwc", folder.path().display());
+        let database = Database::open(&url).await.unwrap();
+        let accounts = Accounts::open(database.clone(), Some(&Secret::new("admin"))).await.unwrap();
+        let token = accounts.sign_in(accounts.link().await.unwrap().reveal()).await.unwrap();
+        let browser = accounts.cookie(token.reveal()).await.unwrap().unwrap();
+        let admin = accounts.bearer("admin").await.unwrap().unwrap();
+        let mut ended = tokio::spawn({
+            let accounts = accounts.clone();
+            async move { accounts.signed_out(&browser).await }
+        });
+        // As another replica would.
+        Records::new(database).end_browser(&token.hash()).await.unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while tokio::time::timeout(Duration::from_millis(100), &mut ended).await.is_err() {
+            assert!(std::time::Instant::now() < deadline, "nobody looked");
+            tokio::time::pause();
+            tokio::time::advance(LOOK_EVERY).await;
+            tokio::time::resume();
+        }
+        let never = tokio::time::timeout(LOOK_EVERY, accounts.signed_out(&admin));
+        tokio::time::pause();
+        assert!(never.await.is_err());
+    }
+}

@@ -374,3 +374,17 @@ fn of_an_ignored_folder_only_what_the_database_has_is_kept_in_step() {
     pass(&mut world, Duration::from_secs(5));
     assert!(world.server.memory.item(&path("node_modules/tool/by")).is_none());
 }
+
+#[test]
+fn an_ignored_folder_of_another_mode_is_watched_once_a_user_saves_in_it() {
+    let mut world = linked(1);
+    write(&mut world, "node_modules/a", "of a tool");
+    assert!(world.files.borrow_mut().chmod(&path("node_modules"), 0o700));
+    save(&mut world, "node_modules/b", "by a user");
+    pass(&mut world, Duration::from_secs(5));
+    write(&mut world, "node_modules/b", "by a tool");
+    // No sweep finds it in this time.
+    pass(&mut world, Duration::from_secs(5));
+    let item = world.server.memory.item(&path("node_modules/b")).unwrap();
+    assert_eq!(item.entry.hash, Hash::of(b"by a tool"));
+}
