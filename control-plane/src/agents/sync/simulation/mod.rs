@@ -8,6 +8,7 @@
 //! | [`files`] | files, programs' writes, power cuts, and the agent's hands on them |
 //! | [`watcher`] | marks that get lost |
 //! | [`link`] | messages on their way |
+//! | [`log`] | what a run says of them |
 //! | [`server`] | the control plane's end |
 //! | [`large`] | the same for large contents, which go in parts |
 //! | [`script`] | what users, programs and fate do |
@@ -20,6 +21,7 @@
 mod files;
 mod large;
 mod link;
+mod log;
 mod oracle;
 mod regressions;
 mod script;

@@ -2,6 +2,7 @@
 
 use super::files::{Files, SimDisk};
 use super::link::{Link, Wire};
+use super::log;
 use super::oracle;
 use super::server::{STEP, Server};
 use pod_agent::sync::engine::{Engine, Whole};
@@ -126,7 +127,7 @@ impl World {
     }
 
     pub fn note(&mut self, line: impl FnOnce() -> String) {
-        let line = without_ids(&line());
+        let line = log::without_ids(&line());
         self.trace.push(format!("{:>10.3} {line}", self.now.as_secs_f64()));
     }
 
@@ -348,7 +349,7 @@ impl World {
                 Some(Whole { begin, data, end })
             }
             word => {
-                self.note(|| format!("  agent hears {}", brief(&word)));
+                self.note(|| format!("  agent hears {}", log::heard(&word)));
                 if let FromControlPlane::Part(_) = word {
                     self.count("parts of large contents for pods");
                 }
@@ -460,7 +461,7 @@ impl World {
             }
         }
         for message in said {
-            self.note(|| format!("  agent says {}", said_briefly(&message)));
+            self.note(|| format!("  agent says {}", log::said(&message)));
             if let FromAgent::Visible { rev } = message {
                 oracle::visible(self, rev);
             }
@@ -499,42 +500,5 @@ impl World {
 
     pub fn start_now(&mut self) {
         self.start_at = self.start_at.map(|_| self.now);
-    }
-}
-
-/// Ids are random, and decide nothing.
-fn without_ids(line: &str) -> String {
-    let mut pieces = line.split("Id(");
-    let mut all = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        all.push_str("Id");
-        all.push_str(piece.split_once(')').map_or("", |(_, rest)| rest));
-    }
-    all
-}
-
-fn said_briefly(message: &FromAgent) -> String {
-    match message {
-        FromAgent::Batch(Batch::Whole { begin, data, end }) => {
-            let limits = SyncLimits::default();
-            let ops = super::super::codec::decode(begin, data, end, &limits).map(|decoded| decoded.ops);
-            format!(
-                "a batch: {}",
-                ops.iter().flatten().map(|op| format!("{op:?}")).collect::<Vec<_>>().join("\n      ")
-            )
-        }
-        FromAgent::Batch(_) => "a part of a batch".to_owned(),
-        FromAgent::Part(data) => format!("part {} of {:?}", data.part, data.content),
-        FromAgent::Offer(page) => format!("an offer of {:?} in {} parts", page.content, page.parts.len()),
-        other => format!("{other:?}"),
-    }
-}
-
-fn brief(message: &FromControlPlane) -> String {
-    match message {
-        FromControlPlane::Committed(committed) => format!("{} {:?}", committed.rev, committed.results),
-        FromControlPlane::Part(data) => format!("part {} of {:?}", data.part, data.content),
-        FromControlPlane::Recipe(page) => format!("the recipe of {:?}", page.content),
-        other => format!("{other:?}"),
     }
 }
