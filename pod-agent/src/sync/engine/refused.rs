@@ -4,11 +4,11 @@ use crate::sync::disk::Agreed;
 use shared::limits::SyncLimits;
 use shared::path::WorkspacePath;
 use shared::tree::Entry;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// When what was refused is sent again at the earliest, since there may be room by now. Doubles to [`PAUSE_MOST`]
-/// while it is refused again: what does not fit may be a gigabyte.
+/// while the same is refused again: what does not fit may be a gigabyte.
 const PAUSE: Duration = Duration::from_secs(50);
 /// The longest pause.
 const PAUSE_MOST: Duration = Duration::from_secs(15 * 60);
@@ -19,19 +19,28 @@ const ROOM: u32 = 10;
 #[derive(Debug)]
 pub(super) struct Refused {
     paths: BTreeMap<WorkspacePath, Option<Agreed>>,
+    /// What is sent again, and neither taken nor refused yet.
+    asked: BTreeSet<WorkspacePath>,
     again_at: Instant,
     pause: Duration,
+    /// The pause if something of what is asked is refused again.
+    pause_then: Duration,
     limits: Option<SyncLimits>,
 }
 
 impl Refused {
     pub(super) fn new(now: Instant) -> Self {
-        Self { paths: BTreeMap::new(), again_at: now, pause: PAUSE, limits: None }
+        let (paths, asked) = (BTreeMap::new(), BTreeSet::new());
+        Self { paths, asked, again_at: now, pause: PAUSE, pause_then: PAUSE, limits: None }
     }
 
     /// This is refused at a path; none if that is that nothing is there.
     pub(super) fn insert(&mut self, path: WorkspacePath, what: Option<Agreed>, now: Instant) {
-        if self.paths.is_empty() {
+        let again = self.asked.remove(&path);
+        if again {
+            self.pause = self.pause_then;
+        }
+        if again || self.paths.is_empty() {
             self.again_at = now + self.pause;
         }
         self.paths.insert(path, what);
@@ -40,6 +49,7 @@ impl Refused {
     /// Both sides hold the same there.
     pub(super) fn remove(&mut self, path: &WorkspacePath) {
         self.paths.remove(path);
+        self.asked.remove(path);
     }
 
     /// What was refused there, so that it need not be read again to be known.
@@ -77,7 +87,8 @@ impl Refused {
         if now < self.again_at {
             return BTreeMap::new();
         }
-        self.pause = if self.paths.is_empty() { PAUSE } else { (self.pause * 2).min(PAUSE_MOST) };
+        (self.pause, self.pause_then) = (PAUSE, (self.pause * 2).min(PAUSE_MOST));
+        self.asked = self.paths.keys().cloned().collect();
         std::mem::take(&mut self.paths)
     }
 
@@ -88,5 +99,38 @@ impl Refused {
             (self.again_at, self.pause) = (now, PAUSE);
         }
         others
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> WorkspacePath {
+        WorkspacePath::new(text).unwrap()
+    }
+
+    /// How long until something is asked again.
+    fn pause(refused: &mut Refused, now: &mut Instant) -> Duration {
+        let begun = *now;
+        while refused.take_due(*now).is_empty() {
+            *now += Duration::from_secs(1);
+        }
+        *now - begun
+    }
+
+    #[test]
+    fn only_what_is_refused_again_is_sent_less_and_less_often() {
+        let mut now = Instant::now();
+        let mut refused = Refused::new(now);
+        let mut pauses = Vec::new();
+        for at in ["a", "a", "a", "b", "b"] {
+            refused.insert(path("new"), None, now);
+            refused.insert(path(at), None, now);
+            pauses.push(pause(&mut refused, &mut now));
+            // It had gone by then.
+            refused.remove(&path("new"));
+        }
+        assert_eq!(pauses, [PAUSE, PAUSE * 2, PAUSE * 4, PAUSE, PAUSE * 2]);
     }
 }

@@ -295,7 +295,7 @@ fn a_large_file_in_the_place_of_a_folder_in_which_a_user_saved_is_looked_at_once
 
 #[test]
 fn a_large_file_waits_for_others_only_as_long_as_they_are_uploaded() {
-    let large = noise(2_000_000);
+    let large = noise(1_100_000);
     at_each_moment(|seed, moment| {
         let mut world = linked(seed);
         for at in ["a", "b", "c"] {
