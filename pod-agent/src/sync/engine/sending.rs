@@ -154,6 +154,11 @@ impl<D: Disk> Engine<D> {
                 Action::Commit | Action::Contest => match seen {
                     Seen::Entry(entry, _) if entry.size > limits.file_bytes => self.is_too_large(path),
                     Seen::Entry(entry, stamp) => {
+                        if let Some(above) = self.untold_folder(&path, &there) {
+                            self.dirty.insert(above, now);
+                            self.dirty.insert(path, now + RETRY);
+                            continue;
+                        }
                         self.gone.remove(&path);
                         let large = entry.kind == Kind::File && is_large(entry.size);
                         // A large one that the database lacks is uploaded, wherever it was.
@@ -222,6 +227,15 @@ impl<D: Disk> Engine<D> {
         };
         !self.refused.is_empty()
             && (self.refused.is(path, here) || path.ancestors().any(|above| no_folder(&above)))
+    }
+
+    /// A folder above, in whose place the base still knows something else, and which this batch does not tell: to the
+    /// database, what is in it would be in no folder.
+    fn untold_folder(&self, path: &WorkspacePath, there: &[Sent]) -> Option<WorkspacePath> {
+        let is_other =
+            |above: &WorkspacePath| self.base.entry(above).is_some_and(|known| known.kind != Kind::Dir);
+        let above = path.ancestors().find(is_other)?;
+        (!there.iter().any(|sent| sent.path == above)).then_some(above)
     }
 
     /// Adds what is gone, the deepest first, as far as there is room: a folder goes after what was in it, also when
