@@ -155,7 +155,6 @@ impl Tasks {
             tokio::spawn(watch_signals(app.shutdown.clone())),
             tokio::spawn(sweep(app.clone())),
             tokio::spawn(events),
-            tokio::spawn(count_links(app.clone())),
             tokio::spawn(async move { agents.serve(agent_listener).await }),
             tokio::spawn(async move { lifecycle.run().await }),
         ])
@@ -371,17 +370,6 @@ async fn watch_signals(shutdown: CancellationToken) {
     shutdown.cancel();
     interrupt.recv().await;
     std::process::exit(130);
-}
-
-/// Keeps the metric of linked agents.
-async fn count_links(app: App) {
-    let mut events = app.agents.events();
-    loop {
-        app.metrics.links.set(app.agents.linked().len() as i64);
-        if let Err(tokio::sync::broadcast::error::RecvError::Closed) = events.recv().await {
-            return;
-        }
-    }
 }
 
 async fn sweep(app: App) {

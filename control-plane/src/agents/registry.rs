@@ -71,7 +71,7 @@ pub struct Settings {
     pub identity: Arc<dyn AgentIdentity>,
     /// The operator's limits for files.
     pub limits: SyncLimits,
-    /// Where those that wait for a session are counted.
+    /// Where they are counted.
     pub metrics: Metrics,
     /// This replica's name.
     pub replica: String,
@@ -224,7 +224,9 @@ impl Agents {
         }
         slot.superseded.retain(|instance| *instance != link.hello().instance);
         let session = link.session();
-        slot.link = Some(link);
+        if slot.link.replace(link).is_none() {
+            self.0.settings.metrics.links.inc();
+        }
         drop(links);
         self.0.changed.send_replace(());
         self.publish(AgentEvent::Linked { session });
@@ -240,6 +242,7 @@ impl Agents {
             return;
         }
         slot.link = None;
+        self.0.settings.metrics.links.dec();
         if slot.superseded.is_empty() {
             links.remove(&session);
         }
