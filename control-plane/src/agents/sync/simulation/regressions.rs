@@ -388,3 +388,24 @@ fn an_ignored_folder_of_another_mode_is_watched_once_a_user_saves_in_it() {
     let item = world.server.memory.item(&path("node_modules/b")).unwrap();
     assert_eq!(item.entry.hash, Hash::of(b"by a tool"));
 }
+
+#[test]
+fn a_folder_in_the_place_of_a_file_that_kept_changing_is_told_before_what_it_holds() {
+    at_each_moment(|seed, moment| {
+        let mut world = linked(seed);
+        write(&mut world, "b", "old");
+        pass(&mut world, REST);
+        // What keeps changing is sent by itself, after what others there are.
+        world.files.borrow_mut().hot.insert(path("b"));
+        write(&mut world, "b", "new");
+        pass(&mut world, moment);
+        assert!(world.files.borrow_mut().remove(&path("b")));
+        write(&mut world, "a", "another");
+        write(&mut world, "b/c/d", "in a folder");
+        pass(&mut world, REST);
+        assert_eq!(pod(&world, "b/c/d").as_deref(), Some(&b"in a folder"[..]), "{seed} {moment:?}");
+        assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
+        let conflict = world.server.memory.versions.iter().find(|version| version.open_conflict);
+        assert!(conflict.is_none(), "{seed} {moment:?}: {conflict:?}");
+    });
+}
