@@ -220,11 +220,9 @@ impl Events {
         let mut memory = Memory::default();
         loop {
             tokio::select! {
-                change = files.recv() => match change {
-                    Ok(change) => self.files(&store, change, &mut memory).await,
-                    Err(RecvError::Lagged(_)) => self.everyone_missed(),
-                    Err(RecvError::Closed) => return,
-                },
+                // That a session stops comes before that its link and terminals went, or pages ask for them.
+                biased;
+                () = shutdown.cancelled() => return,
                 change = sessions.recv() => match change {
                     Ok(change) => self.session(change, &mut memory),
                     Err(RecvError::Lagged(_)) => self.everyone_missed(),
@@ -235,7 +233,11 @@ impl Events {
                     Err(RecvError::Lagged(_)) => self.everyone_missed(),
                     Err(RecvError::Closed) => return,
                 },
-                () = shutdown.cancelled() => return,
+                change = files.recv() => match change {
+                    Ok(change) => self.files(&store, change, &mut memory).await,
+                    Err(RecvError::Lagged(_)) => self.everyone_missed(),
+                    Err(RecvError::Closed) => return,
+                },
             }
         }
     }

@@ -36,6 +36,26 @@ test("a user chooses a template, is warned of the end, puts it off with a click,
     await waitForScreen(page, "\nkept\n");
   }));
 
+test("a session that is stopped while its terminals are asked for ends without a complaint", patience, () =>
+  withPage({}, async ({ page, server }) => {
+    const id = await createSession(page, "stopped early");
+    let arrived, goOn;
+    const asked = new Promise((resolve) => { arrived = resolve; });
+    const stopped = new Promise((resolve) => { goOn = resolve; });
+    await page.route(/\/terminals$/, async (route) => {
+      arrived();
+      await stopped;
+      await route.continue();
+    });
+    await server.json("POST", `/api/sessions/${id}/terminals`, {});
+    await asked;
+    await server.json("POST", `/api/sessions/${id}/stop`, {});
+    await page.getByRole("heading", { name: "Stopped" }).waitFor();
+    goOn();
+    await page.unrouteAll({ behavior: "wait" });
+    assert.equal(await page.getByText("could not be").count(), 0);
+  }));
+
 test("variables and secrets reach the next terminal, and a secret is never shown again", patience, () =>
   withPage({}, async ({ page, server }) => {
     const id = await createSession(page, "environment");

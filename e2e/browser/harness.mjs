@@ -209,7 +209,7 @@ export async function inBrowser(signIn, options, test) {
     page.on("console", (message) => {
       // While the server is away, the browser itself reports refused connections.
       const expected = allowed.offline && /ERR_CONNECTION_REFUSED|WebSocket connection|Failed to load resource/.test(message.text());
-      if (message.type() === "error" && !expected) bad.push(`console: ${message.text()}`);
+      if (message.type() === "error" && !expected) bad.push(`console: ${message.text()} ${message.location().url}`);
     });
     page.on("pageerror", (error) => bad.push(`error: ${error}`));
     page.on("request", (request) => {

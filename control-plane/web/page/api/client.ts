@@ -21,17 +21,20 @@ export interface Ask {
   body?: Blob | Uint8Array<ArrayBuffer>;
   headers?: Record<string, string>;
   timeoutMs?: number;
+  /** Gives the request up, as if the server could not be reached. */
+  signal?: AbortSignal;
 }
 
 /** The answer, if it is a good one; else throws a `Problem`. */
-export async function ask(path: string, { method = "GET", json, body, headers = {}, timeoutMs = TIMEOUT_MS }: Ask = {}) {
+export async function ask(path: string, { method = "GET", json, body, headers = {}, timeoutMs = TIMEOUT_MS, signal }: Ask = {}) {
+  const late = AbortSignal.timeout(timeoutMs);
   let response: Response;
   try {
     response = await fetch(path, {
       method,
       credentials: "same-origin",
       cache: "no-store",
-      signal: AbortSignal.timeout(timeoutMs),
+      signal: signal ? AbortSignal.any([signal, late]) : late,
       headers: {
         accept: "application/json, application/problem+json, */*",
         ...(method === "GET" ? {} : { "x-berth": "1" }),

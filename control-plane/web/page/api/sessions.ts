@@ -77,9 +77,9 @@ export const remove = (uuid: string) => ask(`/api/sessions/${uuid}`, { method: "
 export const timeline = async (uuid: string) =>
   (await askJson<{ events: TimelineEvent[] }>(`/api/sessions/${uuid}/timeline`)).events;
 
-export const terminals = async (uuid: string) =>
-  (await askJson<{ terminals: TerminalInfo[] }>(`/api/sessions/${uuid}/terminals`)).terminals;
-export const openTerminal = (uuid: string, cols: number, rows: number) =>
-  askJson<{ id: string }>(`/api/sessions/${uuid}/terminals`, { method: "POST", json: { cols, rows } });
+export const terminals = async (uuid: string, signal: AbortSignal) =>
+  (await askJson<{ terminals: TerminalInfo[] }>(`/api/sessions/${uuid}/terminals`, { signal })).terminals;
+export const openTerminal = (uuid: string, cols: number, rows: number, signal: AbortSignal) =>
+  askJson<{ id: string }>(`/api/sessions/${uuid}/terminals`, { method: "POST", json: { cols, rows }, signal });
 export const closeTerminal = (uuid: string, id: string) =>
   ask(`/api/sessions/${uuid}/terminals/${encodeURIComponent(id)}`, { method: "DELETE" });

@@ -55,6 +55,8 @@ export class Workspace {
   #socket: LastingSocket;
   #lastOrigin = new Map<string, string>();
   #expectTerminal = true;
+  /** Ends what was asked of a run of the session when the run ends. */
+  #run = new AbortController();
   #kept: Kept;
   #stopKeeping: () => void;
 
@@ -193,6 +195,8 @@ export class Workspace {
   }
 
   #noTerminals(): void {
+    this.#run.abort();
+    this.#run = new AbortController();
     this.terminals = undefined;
     this.sync = undefined;
     this.trouble.forget();
@@ -332,8 +336,10 @@ export class Workspace {
   // Terminals.
 
   async loadTerminals(): Promise<void> {
+    const { signal } = this.#run;
     try {
-      const list = await sessions.terminals(this.uuid);
+      const list = await sessions.terminals(this.uuid, signal);
+      if (signal.aborted) return;
       this.terminals = list;
       if (!list.some((t) => t.id === this.terminal)) this.terminal = list[0]?.id;
       // A session just started has none: the first one opens by itself, but not again after it was closed.
@@ -342,19 +348,21 @@ export class Workspace {
       if (first && list.length === 0) await this.newTerminal();
     } catch (error) {
       const problem = Problem.from(error);
-      if (!problem.isOffline) toasts.fail("The terminals could not be listed", problem);
+      if (!signal.aborted && !problem.isOffline) toasts.fail("The terminals could not be listed", problem);
     }
   }
 
   async newTerminal(): Promise<void> {
     if (this.opening) return;
     this.opening = true;
+    const { signal } = this.#run;
     try {
-      const { id } = await sessions.openTerminal(this.uuid, 80, 24);
+      const { id } = await sessions.openTerminal(this.uuid, 80, 24, signal);
+      if (signal.aborted) return;
       if (!this.terminals?.some((t) => t.id === id)) this.terminals = [...(this.terminals ?? []), { id, cols: 80, rows: 24 }];
       this.terminal = id;
     } catch (error) {
-      toasts.fail("A terminal could not be opened", Problem.from(error));
+      if (!signal.aborted) toasts.fail("A terminal could not be opened", Problem.from(error));
     } finally {
       this.opening = false;
     }
