@@ -36,24 +36,52 @@ test("a user chooses a template, is warned of the end, puts it off with a click,
     await waitForScreen(page, "\nkept\n");
   }));
 
+/** Holds the first request to such an address before it is sent, or its answer; what becomes of it is awaited by `release`. */
+async function hold(page, address, { answered = false } = {}) {
+  let arrived, goOn;
+  const held = new Promise((resolve) => { arrived = resolve; });
+  const released = new Promise((resolve) => { goOn = resolve; });
+  const handle = async (route) => {
+    const response = answered ? await route.fetch() : undefined;
+    arrived();
+    await released;
+    await (response ? route.fulfill({ response }) : route.continue());
+  };
+  await page.route(address, handle, { times: 1 });
+  const release = async () => {
+    goOn();
+    await page.unrouteAll({ behavior: "wait" });
+  };
+  return { held, release };
+}
+
 test("a session that is stopped while its terminals are asked for ends without a complaint", patience, () =>
   withPage({}, async ({ page, server }) => {
     const id = await createSession(page, "stopped early");
-    let arrived, goOn;
-    const asked = new Promise((resolve) => { arrived = resolve; });
-    const stopped = new Promise((resolve) => { goOn = resolve; });
-    await page.route(/\/terminals$/, async (route) => {
-      arrived();
-      await stopped;
-      await route.continue();
-    });
+    const terminals = await hold(page, /\/terminals$/);
     await server.json("POST", `/api/sessions/${id}/terminals`, {});
-    await asked;
+    await terminals.held;
     await server.json("POST", `/api/sessions/${id}/stop`, {});
     await page.getByRole("heading", { name: "Stopped" }).waitFor();
-    goOn();
-    await page.unrouteAll({ behavior: "wait" });
+    await terminals.release();
     assert.equal(await page.getByText("could not be").count(), 0);
+  }));
+
+test("an answer from before a stop does not make the session run again on its page", patience, () =>
+  withPage({}, async ({ page, server, allowed }) => {
+    const id = await createSession(page, "told since");
+    const session = await hold(page, new RegExp(`/api/sessions/${id}$`), { answered: true });
+    allowed.offline = true;
+    await server.kill();
+    await server.start();
+    await session.held;
+    allowed.offline = false;
+    await server.json("POST", `/api/sessions/${id}/stop`, {});
+    await page.getByRole("heading", { name: "Stopped" }).waitFor();
+    const again = page.waitForRequest((request) => request.url().endsWith(`/api/sessions/${id}`));
+    await session.release();
+    await again;
+    await page.getByRole("heading", { name: "Stopped" }).waitFor();
   }));
 
 test("variables and secrets reach the next terminal, and a secret is never shown again", patience, () =>

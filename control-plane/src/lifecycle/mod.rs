@@ -214,8 +214,8 @@ impl Lifecycle {
         let again = record.session.state == State::Failed;
         if records::want(self.database(), id, Want::Running, State::Starting, again).await? {
             self.0.agents.forget(id);
-            self.say(id, "start", "A start was asked for.", actor).await?;
             self.publish(id, Some(State::Starting), None);
+            self.say(id, "start", "A start was asked for.", actor).await?;
             self.restart_attempts(id);
         }
         self.kick(id);
@@ -226,8 +226,9 @@ impl Lifecycle {
     pub async fn stop(&self, id: SessionId, actor: Option<String>) -> Result<Session> {
         records::get(self.database(), id).await?;
         if records::want(self.database(), id, Want::Stopped, State::Stopping, false).await? {
-            self.say(id, "stop", "A stop was asked for.", actor).await?;
+            // At once: a worker may be at it already, and its agent's terminals go.
             self.publish(id, Some(State::Stopping), None);
+            self.say(id, "stop", "A stop was asked for.", actor).await?;
             self.restart_attempts(id);
         }
         self.kick(id);

@@ -55,6 +55,8 @@ export class Workspace {
   #socket: LastingSocket;
   #lastOrigin = new Map<string, string>();
   #expectTerminal = true;
+  /** How often a state of the session was told. */
+  #told = 0;
   /** Ends what was asked of a run of the session when the run ends. */
   #run = new AbortController();
   #kept: Kept;
@@ -123,7 +125,14 @@ export class Workspace {
 
   async loadSession(): Promise<void> {
     try {
-      this.session = await sessions.get(this.uuid);
+      let session: Session;
+      let told: number;
+      do {
+        told = this.#told;
+        session = await sessions.get(this.uuid);
+        // What was told meanwhile may be newer than the answer.
+      } while (told !== this.#told);
+      this.session = session;
       this.problem = undefined;
       if (this.session.state === "running") await this.loadTerminals();
       else this.#noTerminals();
@@ -147,6 +156,7 @@ export class Workspace {
         void this.files.refresh(event.rev);
         break;
       case "session":
+        this.#told += 1;
         if (this.session) {
           const same = this.session.state === event.state;
           this.session = { ...this.session, state: event.state, reason: event.reason ?? null, ending: event.ending ?? null };
