@@ -23,12 +23,12 @@ mod tests;
 mod thread;
 mod watch;
 
-use engine::{Engine, Whole};
+use engine::Engine;
 use local::LocalDisk;
 use shared::id::{LinkEpoch, Revision, VolumeId};
 use shared::limits::SyncLimits;
 use shared::link::hello::Accepted;
-use shared::link::sync::{Batch, Begin, FromAgent, FromControlPlane};
+use shared::link::sync::{Assembled, Assembly, FromAgent, FromControlPlane};
 use shared::link::{Open, frame};
 use std::collections::BTreeMap;
 use std::io;
@@ -47,8 +47,6 @@ const OUT_WAITING: usize = 64;
 const IN_WAITING: usize = 4;
 /// How long the control plane may take nothing of a message before the stream counts as dead.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes that a batch may be longer than its contents.
-const OVERHEAD_BYTES: u64 = 16 << 20;
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -155,30 +153,20 @@ impl Sync {
         limits: SyncLimits,
     ) -> Result<(), String> {
         let places = Arc::new(Semaphore::new(IN_WAITING));
-        let mut incoming: Option<(Begin, Vec<u8>)> = None;
+        let limits = engine::of_control_plane(limits);
+        let mut assembly = Assembly::default();
         loop {
             let message = frame::read::<_, FromControlPlane>(from).await.map_err(|why| why.to_string())?;
             let Some(message) = message else { return Ok(()) };
             let heard = match message {
-                FromControlPlane::Batch(Batch::Whole { begin, data, end }) => {
-                    Heard::Batch(Whole { begin, data: data.into(), end })
-                }
-                FromControlPlane::Batch(Batch::Begin(begin)) => {
-                    incoming = Some((begin, Vec::new()));
-                    continue;
-                }
-                FromControlPlane::Batch(Batch::Chunk(bytes)) => {
-                    let (_, data) = incoming.as_mut().ok_or("a part of no batch")?;
-                    let most = engine::of_control_plane(limits).batch_bytes + OVERHEAD_BYTES;
-                    if (data.len() + bytes.len()) as u64 > most {
-                        return Err("a batch is longer than any may be".to_owned());
+                FromControlPlane::Batch(part) => {
+                    match assembly.take(part, &limits).map_err(|why| why.to_string())? {
+                        None => continue,
+                        Some(Assembled::Whole(whole)) => Heard::Batch(whole),
+                        Some(Assembled::TooLarge(_)) => {
+                            return Err("a batch is longer than any may be".to_owned());
+                        }
                     }
-                    data.extend_from_slice(&bytes);
-                    continue;
-                }
-                FromControlPlane::Batch(Batch::End(end)) => {
-                    let (begin, data) = incoming.take().ok_or("the end of no batch")?;
-                    Heard::Batch(Whole { begin, data, end })
                 }
                 other => Heard::Word(other),
             };

@@ -1,10 +1,10 @@
 //! The thread that an engine runs on: it reads and hashes files, and so must not hold up the link and the terminals.
 
 use super::disk::Disk;
-use super::engine::{Engine, Whole};
+use super::engine::Engine;
 use shared::id::{LinkEpoch, Revision, SessionId};
 use shared::limits::SyncLimits;
-use shared::link::sync::{FromAgent, FromControlPlane, Hello};
+use shared::link::sync::{FromAgent, FromControlPlane, Hello, Whole};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

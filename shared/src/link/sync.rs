@@ -22,15 +22,16 @@
 //! Whoever gets parts keeps them, so that after a lost link only those are asked for that are still lacking.
 
 use super::Failure;
+mod batch;
+
+pub use batch::{Assembled, Assembly, Batch, Begin, CHUNK_BYTES, Disorder, End, Whole};
+
 use crate::chunk::{BadParts, Packed, Part, Recipe};
 use crate::id::{BatchId, ItemId, LinkEpoch, Revision, VolumeId};
 use crate::path::WorkspacePath;
 use crate::tree::{Entry, Hash};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of an encoded batch up to which it goes in one message; also the size of a chunk.
-pub const CHUNK_BYTES: usize = 64 * 1024;
 /// Parts of a recipe in one message: some 60 bytes each, a message's limit with room.
 pub const RECIPE_PARTS: usize = 3_000;
 /// Numbers of parts in one message: 5 bytes each.
@@ -240,58 +241,6 @@ pub struct PartData {
     pub part: u32,
     /// Its bytes.
     pub packed: Packed,
-}
-
-/// A batch on the wire, whole or in parts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Batch {
-    /// All in one message.
-    Whole {
-        /// Its head.
-        begin: Begin,
-        /// The encoded batch, at most [`CHUNK_BYTES`].
-        data: Bytes,
-        /// Its end.
-        end: End,
-    },
-    /// The head of one in parts.
-    Begin(Begin),
-    /// A part, at most [`CHUNK_BYTES`].
-    Chunk(Bytes),
-    /// The end of one in parts.
-    End(End),
-}
-
-/// A batch's head.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Begin {
-    /// Unique: a batch sent again is answered again, and applied once.
-    pub batch: BatchId,
-    /// What the sender's changes are based on.
-    pub base_rev: Revision,
-    /// Control plane to agent: the revision reached when this batch is applied and it is the `last`.
-    pub target_rev: Revision,
-    /// Operations in the manifest.
-    pub items: u64,
-    /// Uncompressed bytes of the tar.
-    pub bytes: u64,
-    /// Control plane to agent: together with its successors up to `last` this names the *whole* tree, not a change.
-    #[serde(default)]
-    pub full: bool,
-    /// Control plane to agent: no more batches follow for `target_rev`.
-    #[serde(default = "yes")]
-    pub last: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// A batch's end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct End {
-    /// BLAKE3 of the uncompressed tar.
-    pub tar_hash: Hash,
 }
 
 /// The database's answer to a pod's batch.

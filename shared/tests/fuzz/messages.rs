@@ -114,7 +114,7 @@ fn batch(rng: &mut StdRng) -> sync::Batch {
         rng,
         |r| {
             let end = sync::End { tar_hash: Hash(r.random()) };
-            sync::Batch::Whole { begin: make::begin(r), data: make::data(r), end }
+            sync::Batch::Whole(sync::Whole { begin: make::begin(r), data: make::data(r), end })
         },
         |r| sync::Batch::Begin(make::begin(r)),
         |r| sync::Batch::Chunk(make::data(r)),

@@ -2,10 +2,10 @@
 
 use crate::workspace::{Changed, PodOp};
 use bytes::{Buf, Bytes};
-use shared::batch::{self, BatchError, Claims, Op};
+use shared::batch::{self, BatchError, Op};
 use shared::limits::SyncLimits;
 use shared::link::Failure;
-use shared::link::sync::{Begin, End};
+use shared::link::sync::{End, Whole};
 use shared::tree::Hash;
 use std::collections::HashMap;
 
@@ -32,15 +32,9 @@ pub(super) struct Encoded {
 }
 
 /// Takes a pod's batch apart, trusting nothing. Blocks: unpacks and hashes up to the limits' bytes.
-pub(super) fn decode(begin: &Begin, data: &[u8], end: &End, limits: &SyncLimits) -> Result<Decoded, Failure> {
-    let claims = Claims {
-        items: begin.items,
-        bytes: begin.bytes,
-        tar_hash: end.tar_hash,
-        compressed: data.len() as u64,
-    };
+pub(super) fn decode(whole: &Whole, limits: &SyncLimits) -> Result<Decoded, Failure> {
     let mut contents = HashMap::new();
-    let ops = batch::decode(data, claims, limits, |hash, bytes| {
+    let ops = batch::decode(&whole.data[..], whole.claims(), limits, |hash, bytes| {
         contents.insert(hash, Bytes::from(bytes));
         Ok(())
     });

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use shared::id::{BatchId, Revision};
 use shared::link::Failure;
 use shared::link::frame::{self, FrameError};
-use shared::link::sync::{Batch, Begin, CHUNK_BYTES, FromControlPlane};
+use shared::link::sync::{Begin, FromControlPlane, Whole};
 use shared::tree::Hash;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -204,15 +204,8 @@ impl Push<'_> {
         let begin =
             Begin { batch: BatchId::random(), base_rev: base, target_rev: target, items, bytes, full, last };
         self.say_answers().await?;
-        if data.len() <= CHUNK_BYTES {
-            self.say(&FromControlPlane::Batch(Batch::Whole { begin, data, end })).await?;
-        } else {
-            self.say(&FromControlPlane::Batch(Batch::Begin(begin))).await?;
-            for at in (0..data.len()).step_by(CHUNK_BYTES) {
-                let chunk = data.slice(at..data.len().min(at + CHUNK_BYTES));
-                self.say(&FromControlPlane::Batch(Batch::Chunk(chunk))).await?;
-            }
-            self.say(&FromControlPlane::Batch(Batch::End(end))).await?;
+        for message in (Whole { begin, data, end }).into_messages() {
+            self.say(&FromControlPlane::Batch(message)).await?;
         }
         self.context.went(&mut self.progress, bytes_of_contents);
         self.say_unavailable(unavailable).await

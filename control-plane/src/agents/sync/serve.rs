@@ -3,7 +3,7 @@
 use super::download::Download;
 use super::ledger::{Lacking, Ledger};
 use super::progress::{Progress, To};
-use super::pull::{self, Incoming};
+use super::pull;
 use super::push::{Push, PushError};
 use super::upload::Upload;
 use super::{Ask, Context, MassDelete, Status};
@@ -13,7 +13,7 @@ use crate::workspace::{self, Change};
 use shared::id::{Revision, SessionId};
 use shared::link::frames::Frames;
 use shared::link::mux::LinkStream;
-use shared::link::sync::{FromAgent, FromControlPlane, Hello, Problem};
+use shared::link::sync::{Assembly, FromAgent, FromControlPlane, Hello, Problem};
 use shared::tree::{Hash, digest};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -122,7 +122,7 @@ async fn read(
 ) -> String {
     let mut frames = Frames::new(from_agent);
     let mut upload = Upload::new();
-    let mut incoming = Incoming::default();
+    let mut assembly = Assembly::default();
     let mut news = Pace::new(NEWS_BURST, NEWS_EVERY);
     let mut lists = Pace::new(LISTS_BURST, LISTS_EVERY);
     loop {
@@ -139,14 +139,14 @@ async fn read(
             _ => {}
         }
         match message {
-            FromAgent::Batch(part) => match incoming.take(part, &context.agents.0.settings.limits) {
+            FromAgent::Batch(part) => match assembly.take(part, &context.agents.0.settings.limits) {
                 Ok(None) => {}
-                Ok(Some(arrived)) => {
+                Ok(Some(assembled)) => {
                     // Its place first, so that the answer is in the queue before the ledger is free again.
                     let Ok(place) = answers.reserve().await else { return "the other way ended".to_owned() };
-                    pull::commit(context, ledger, arrived, |answer| place.send(answer)).await;
+                    pull::commit(context, ledger, assembled, |answer| place.send(answer)).await;
                 }
-                Err(why) => return why.to_owned(),
+                Err(why) => return why.to_string(),
             },
             FromAgent::Visible { rev } => {
                 // An agent can't have seen what isn't there; taken at its word it would only deceive itself.

@@ -5,12 +5,13 @@ use crate::agents::{AgentEvent, Link};
 use crate::workspace::{Author, Op as EditorOp, Precondition};
 use bytes::Bytes;
 use sea_orm::ConnectionTrait;
-use shared::batch::{self, Claims, Op};
+use shared::batch::{self, Op};
 use shared::id::{BatchId, LinkEpoch, Revision, SessionId, VolumeId};
 use shared::limits::SyncLimits;
 use shared::link::mux::LinkStream;
 use shared::link::sync::{
-    Batch, Begin, CHUNK_BYTES, Committed, End, FromAgent, FromControlPlane, Hello, OpResult, Problem, State,
+    Assembled, Assembly, Batch, Begin, CHUNK_BYTES, Committed, End, FromAgent, FromControlPlane, Hello,
+    OpResult, Problem, State, Whole,
 };
 use shared::link::{Open, frame};
 use shared::path::WorkspacePath;
@@ -85,38 +86,21 @@ impl Peer {
 
     /// The next batch, put together and taken apart by the same code as the agent's.
     async fn batch(&mut self) -> Got {
-        let (mut begin, mut data) = (None, Vec::new());
-        loop {
+        let (mut assembly, limits) = (Assembly::default(), SyncLimits::default());
+        let whole = loop {
             let FromControlPlane::Batch(part) = self.told().await else { panic!("no batch") };
-            let end = match part {
-                Batch::Whole { begin: whole, data: all, end } => {
-                    (begin, data) = (Some(whole), all.to_vec());
-                    end
-                }
-                Batch::Begin(head) => {
-                    begin = Some(head);
-                    continue;
-                }
-                Batch::Chunk(bytes) => {
-                    data.extend_from_slice(&bytes);
-                    continue;
-                }
-                Batch::End(end) => end,
-            };
-            let begin = begin.unwrap();
-            let claims = Claims {
-                items: begin.items,
-                bytes: begin.bytes,
-                tar_hash: end.tar_hash,
-                compressed: data.len() as u64,
-            };
-            let mut contents = HashMap::new();
-            let ops = batch::decode(&data[..], claims, &SyncLimits::default(), |hash, bytes| {
-                contents.insert(hash, bytes);
-                Ok(())
-            });
-            return Got { begin, ops: ops.unwrap(), contents };
-        }
+            match assembly.take(part, &limits).unwrap() {
+                None => {}
+                Some(Assembled::Whole(whole)) => break whole,
+                Some(Assembled::TooLarge(batch)) => panic!("{batch:?} is too large"),
+            }
+        };
+        let mut contents = HashMap::new();
+        let ops = batch::decode(&whole.data[..], whole.claims(), &limits, |hash, bytes| {
+            contents.insert(hash, bytes);
+            Ok(())
+        });
+        Got { begin: whole.begin, ops: ops.unwrap(), contents }
     }
 
     /// Sends a batch, cut into parts or not, and answers what it is told.
@@ -141,7 +125,7 @@ impl Peer {
             }
             self.say(FromAgent::Batch(Batch::End(end))).await;
         } else {
-            self.say(FromAgent::Batch(Batch::Whole { begin, data: encoded.data.into(), end })).await;
+            self.say(FromAgent::Batch(Batch::Whole(Whole { begin, data: encoded.data.into(), end }))).await;
         }
         self.told().await
     }
@@ -282,7 +266,7 @@ async fn after_a_conflict_the_databases_own_is_sent_and_the_pods_is_kept() {
         peer.send(BatchId::random(), &[put("f", b"pod\n", Some(b"base\n"))], &[b"pod\n"], false).await;
     // The save's batch may come before the answer, or after it.
     let (committed, got) = match committed {
-        FromControlPlane::Batch(Batch::Whole { begin, .. }) => {
+        FromControlPlane::Batch(Batch::Whole(Whole { begin, .. })) => {
             assert_eq!(begin.target_rev, rev);
             (peer.told().await, None)
         }
@@ -383,12 +367,8 @@ async fn a_batch_that_lies_is_refused_for_good_and_the_next_one_is_taken() {
     let lies = [begin(1, 1024), begin(u64::MAX, 1), begin(1, u64::MAX)];
     for lie in lies {
         let batch = lie.batch;
-        peer.say(FromAgent::Batch(Batch::Whole {
-            begin: lie,
-            data: Bytes::from_static(b"no zstd"),
-            end: end.clone(),
-        }))
-        .await;
+        let data = Bytes::from_static(b"no zstd");
+        peer.say(FromAgent::Batch(Batch::Whole(Whole { begin: lie, data, end: end.clone() }))).await;
         let FromControlPlane::Refused { batch: refused, retry, .. } = peer.told().await else { panic!() };
         assert_eq!((refused, retry), (batch, false));
     }

@@ -3,13 +3,13 @@
 
 use super::answers::frees;
 use super::looking::AWAY;
-use super::{Engine, RETRY, Target, Whole};
+use super::{Engine, RETRY, Target};
 use crate::sync::disk::{Agreed, Applied, Disk, Seen};
-use shared::batch::{self, Claims, Op};
+use shared::batch::{self, Op};
 use shared::chunk::is_large;
 use shared::id::{ItemId, Revision};
 use shared::limits::SyncLimits;
-use shared::link::sync::{FromAgent, State};
+use shared::link::sync::{FromAgent, State, Whole};
 use shared::path::WorkspacePath;
 use shared::plan::{Action, decide};
 use shared::tree::{Entry, Hash, Kind};
@@ -29,16 +29,10 @@ impl<D: Disk> Engine<D> {
     pub(super) fn take_batch(&mut self, whole: &Whole) {
         let Some(limits) = self.link.map(|link| link.limits) else { return };
         let begin = &whole.begin;
-        let claims = Claims {
-            items: begin.items,
-            bytes: begin.bytes,
-            tar_hash: whole.end.tar_hash,
-            compressed: whole.data.len() as u64,
-        };
         let limits = of_control_plane(limits);
         let mut no_room = false;
         let disk = &mut self.disk;
-        let ops = batch::decode(&whole.data[..], claims, &limits, |hash, bytes| {
+        let ops = batch::decode(&whole.data[..], whole.claims(), &limits, |hash, bytes| {
             match disk.stage(hash, &bytes) {
                 Err(why) if is_full(&why) => no_room = true,
                 staged => staged?,

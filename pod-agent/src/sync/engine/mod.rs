@@ -35,7 +35,7 @@ use sending::Flight;
 use shared::id::{ItemId, LinkEpoch, Revision, SessionId, VolumeId};
 use shared::ignore::Ignore;
 use shared::limits::SyncLimits;
-use shared::link::sync::{Begin, End, FromAgent, FromControlPlane, Hello, Problem, State};
+use shared::link::sync::{FromAgent, FromControlPlane, Hello, Problem, State, Whole};
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -48,17 +48,6 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The longest pause before contents that had no room are asked for over a new link: doubles from [`RETRY`] while
 /// the file system says that it has room, and has not enough.
 const RETRY_MOST: Duration = Duration::from_secs(16);
-
-/// A batch from the control plane, put together.
-#[derive(Debug)]
-pub struct Whole {
-    /// Its head.
-    pub begin: Begin,
-    /// The encoded batch.
-    pub data: Vec<u8>,
-    /// Its end.
-    pub end: End,
-}
 
 /// What the database holds at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use crate::sync::disk::{Disk, Seen, Stamp};
 use shared::batch::{self, BatchError, Encoded, Op};
 use shared::chunk::is_large;
 use shared::id::{BatchId, Revision};
-use shared::link::sync::{Batch, Begin, CHUNK_BYTES, End, FromAgent};
+use shared::link::sync::{Begin, End, FromAgent, Whole};
 use shared::path::WorkspacePath;
 use shared::plan::{Action, decide};
 use shared::tree::{Entry, Hash, Kind};
@@ -329,16 +329,9 @@ impl<D: Disk> Engine<D> {
         let asked = paths.filter_map(|path| self.waited.remove(path)).min();
         self.flight = Some(Flight { batch, sent, asked });
         self.base.unsaved = true;
-        if encoded.data.len() <= CHUNK_BYTES {
-            return self.say(FromAgent::Batch(Batch::Whole { begin, data: encoded.data.into(), end }));
+        for message in (Whole { begin, data: encoded.data.into(), end }).into_messages() {
+            self.say(FromAgent::Batch(message));
         }
-        self.say(FromAgent::Batch(Batch::Begin(begin)));
-        let data = bytes::Bytes::from(encoded.data);
-        for at in (0..data.len()).step_by(CHUNK_BYTES) {
-            let chunk = data.slice(at..data.len().min(at + CHUNK_BYTES));
-            self.say(FromAgent::Batch(Batch::Chunk(chunk)));
-        }
-        self.say(FromAgent::Batch(Batch::End(end)));
     }
 
     /// Makes a batch. An error names the file that is not what it was when it was looked at, if that is why.

@@ -2,13 +2,13 @@
 
 use super::large;
 use crate::sync::{Sync, SyncSettings};
-use shared::batch::{self, Claims, Op};
+use shared::batch::{self, Op};
 use shared::id::{BatchId, ItemId, LinkEpoch, Revision, SessionId, VolumeId};
 use shared::limits::SyncLimits;
 use shared::link::hello::Accepted;
 use shared::link::sync::{
-    Batch, Begin, CHUNK_BYTES, CONTENT_MISSING, Committed, End, FromAgent, FromControlPlane, Hello, OpResult,
-    Problem,
+    Assembled, Assembly, Begin, CONTENT_MISSING, Committed, End, FromAgent, FromControlPlane, Hello,
+    OpResult, Problem, Whole,
 };
 use shared::link::{Failure, Open, frame};
 use shared::path::WorkspacePath;
@@ -143,7 +143,7 @@ impl Database {
 pub(super) struct Link {
     pub(super) stream: DuplexStream,
     pub(super) hello: Hello,
-    pub(super) incoming: Option<(Begin, Vec<u8>)>,
+    pub(super) assembly: Assembly,
     pub(super) serving: tokio::task::JoinHandle<()>,
 }
 
@@ -167,7 +167,7 @@ impl Link {
         let sync = sync.clone();
         let serving = tokio::spawn(async move { sync.serve(theirs, &accepted).await });
         let Open::Sync(hello) = frame::expect(&mut stream).await.unwrap() else { panic!("another stream") };
-        Self { stream, hello, incoming: None, serving }
+        Self { stream, hello, assembly: Assembly::default(), serving }
     }
 
     pub(super) async fn say(&mut self, message: FromControlPlane) {
@@ -207,11 +207,10 @@ impl Link {
             full,
             last: true,
         };
-        self.say(FromControlPlane::Batch(Batch::Begin(begin))).await;
-        for part in encoded.data.chunks(CHUNK_BYTES) {
-            self.say(FromControlPlane::Batch(Batch::Chunk(part.to_vec().into()))).await;
+        let end = End { tar_hash: encoded.tar_hash };
+        for message in (Whole { begin, data: encoded.data.into(), end }).into_messages() {
+            self.say(FromControlPlane::Batch(message)).await;
         }
-        self.say(FromControlPlane::Batch(Batch::End(End { tar_hash: encoded.tar_hash }))).await;
     }
 
     /// Serves the agent until `done` holds.
@@ -233,19 +232,7 @@ impl Link {
 
     pub(super) async fn hear(&mut self, database: &mut Database, message: FromAgent) {
         let whole = match message {
-            FromAgent::Batch(Batch::Whole { begin, data, end }) => Some((begin, data.to_vec(), end)),
-            FromAgent::Batch(Batch::Begin(begin)) => {
-                self.incoming = Some((begin, Vec::new()));
-                None
-            }
-            FromAgent::Batch(Batch::Chunk(bytes)) => {
-                self.incoming.as_mut().unwrap().1.extend_from_slice(&bytes);
-                None
-            }
-            FromAgent::Batch(Batch::End(end)) => {
-                let (begin, data) = self.incoming.take().unwrap();
-                Some((begin, data, end))
-            }
+            FromAgent::Batch(part) => self.assembly.take(part, &SyncLimits::default()).unwrap(),
             FromAgent::Visible { rev } => {
                 database.visible = rev.0;
                 None
@@ -271,20 +258,18 @@ impl Link {
                 None
             }
         };
-        let Some((begin, data, end)) = whole else { return };
-        let claims = Claims {
-            items: begin.items,
-            bytes: begin.bytes,
-            tar_hash: end.tar_hash,
-            compressed: data.len() as u64,
+        let whole = match whole {
+            None => return,
+            Some(Assembled::Whole(whole)) => whole,
+            Some(Assembled::TooLarge(batch)) => panic!("{batch:?} is too large"),
         };
         let (contents, received) = (&mut database.contents, &mut database.received);
-        let ops = batch::decode(&data[..], claims, &SyncLimits::default(), |hash, bytes| {
+        let ops = batch::decode(&whole.data[..], whole.claims(), &SyncLimits::default(), |hash, bytes| {
             *received += bytes.len();
             contents.insert(hash, bytes);
             Ok(())
         });
-        let committed = database.commit(begin.batch, ops.unwrap());
+        let committed = database.commit(whole.begin.batch, ops.unwrap());
         self.say(FromControlPlane::Committed(committed)).await;
     }
 }

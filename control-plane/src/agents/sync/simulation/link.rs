@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::id::LinkEpoch;
 use shared::link::frame;
-use shared::link::sync::Begin;
+use shared::link::sync::Assembly;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ pub struct Link {
     pub to_server: Wire,
     pub to_agent: Wire,
     /// A batch of the control plane's that arrives in parts.
-    pub incoming: Option<(Begin, Vec<u8>)>,
+    pub assembly: Assembly,
     /// When the control plane takes its next step.
     pub step_at: Option<Duration>,
 }

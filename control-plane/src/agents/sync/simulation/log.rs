@@ -18,9 +18,8 @@ pub fn without_ids(line: &str) -> String {
 /// What the agent says.
 pub fn said(message: &FromAgent) -> String {
     match message {
-        FromAgent::Batch(Batch::Whole { begin, data, end }) => {
-            let limits = SyncLimits::default();
-            let ops = codec::decode(begin, data, end, &limits).map(|decoded| decoded.ops);
+        FromAgent::Batch(Batch::Whole(whole)) => {
+            let ops = codec::decode(whole, &SyncLimits::default()).map(|decoded| decoded.ops);
             format!(
                 "a batch: {}",
                 ops.iter().flatten().map(|op| format!("{op:?}")).collect::<Vec<_>>().join("\n      ")

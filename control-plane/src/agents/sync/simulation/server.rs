@@ -2,7 +2,7 @@
 
 use super::super::codec::{self, Encoded};
 use super::super::ledger::{Lacking, LeaveOut, Ledger, Own, in_batch, take_group};
-use super::super::pull::{Arrived, Incoming};
+use super::super::pull;
 use super::large::Transfers;
 use crate::workspace::memory::Memory;
 use crate::workspace::{Changed, PodBatch, PodOp};
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use shared::id::{BatchId, ItemId, LinkEpoch, Revision};
 use shared::link::Failure;
 use shared::link::sync::{
-    Batch, Begin, CHUNK_BYTES, FromAgent, FromControlPlane, Hello, OpResult, Problem, State,
+    Assembled, Assembly, Begin, FromAgent, FromControlPlane, Hello, OpResult, Problem, State, Whole,
 };
 use shared::path::WorkspacePath;
 use shared::tree::{Hash, Kind, digest};
@@ -45,7 +45,7 @@ struct Stream {
     sent: Revision,
     lacking: Lacking,
     pushing: Option<Pushing>,
-    incoming: Incoming,
+    assembly: Assembly,
     transfers: Transfers,
 }
 
@@ -95,7 +95,7 @@ impl Server {
                 sent,
                 lacking: Lacking::default(),
                 pushing: None,
-                incoming: Incoming::default(),
+                assembly: Assembly::default(),
                 transfers: Transfers::new(),
             },
         );
@@ -128,13 +128,15 @@ impl Server {
     }
 
     /// Takes a message of an agent's. An error ends the stream.
-    pub fn hear(&mut self, epoch: LinkEpoch, said: FromAgent) -> Result<Vec<FromControlPlane>, &'static str> {
+    pub fn hear(&mut self, epoch: LinkEpoch, said: FromAgent) -> Result<Vec<FromControlPlane>, String> {
         let Some(stream) = self.streams.get_mut(&epoch) else { return Ok(Vec::new()) };
         match said {
-            FromAgent::Batch(part) => match stream.incoming.take(part, &self.memory.limits)? {
-                Some(arrived) => Ok(vec![self.commit(epoch, arrived)]),
-                None => Ok(Vec::new()),
-            },
+            FromAgent::Batch(part) => {
+                match stream.assembly.take(part, &self.memory.limits).map_err(|why| why.to_string())? {
+                    Some(assembled) => Ok(vec![self.commit(epoch, assembled)]),
+                    None => Ok(Vec::new()),
+                }
+            }
             FromAgent::Need { hashes } => {
                 let (mut changes, large): (VecDeque<Changed>, VecDeque<Changed>) =
                     stream.lacking.needed(hashes).into_iter().partition(in_batch);
@@ -186,14 +188,12 @@ impl Server {
         }
     }
 
-    fn commit(&mut self, epoch: LinkEpoch, arrived: Arrived) -> FromControlPlane {
-        let (begin, data, end) = match arrived {
-            Arrived::Whole(begin, data, end) => (begin, data, end),
-            Arrived::Refused(batch, failure) => {
-                return FromControlPlane::Refused { batch, failure, retry: false };
-            }
+    fn commit(&mut self, epoch: LinkEpoch, assembled: Assembled) -> FromControlPlane {
+        let whole = match assembled {
+            Assembled::Whole(whole) => whole,
+            Assembled::TooLarge(batch) => return pull::too_large(batch),
         };
-        let batch = begin.batch;
+        let batch = whole.begin.batch;
         if self.refusals > 0 && self.refused != Some(batch) {
             self.refusals -= 1;
             self.refused = Some(batch);
@@ -202,7 +202,7 @@ impl Server {
             let failure = Failure::new("batch_malformed", "nobody knows why");
             return FromControlPlane::Refused { batch, failure, retry: false };
         }
-        let decoded = match codec::decode(&begin, &data, &end, &self.memory.limits) {
+        let decoded = match codec::decode(&whole, &self.memory.limits) {
             Ok(decoded) => decoded,
             Err(failure) => return FromControlPlane::Refused { batch, failure, retry: false },
         };
@@ -214,7 +214,7 @@ impl Server {
         let pod_batch = PodBatch {
             id: batch,
             epoch,
-            base_rev: begin.base_rev,
+            base_rev: whole.begin.base_rev,
             ops: decoded.ops,
             contents: decoded.contents,
         };
@@ -335,16 +335,7 @@ impl Server {
         }
         let Encoded { items, bytes, data, end } = codec::encode(&group, &contents).unwrap();
         (begin.items, begin.bytes) = (items, bytes);
-        if data.len() <= CHUNK_BYTES {
-            return vec![FromControlPlane::Batch(Batch::Whole { begin, data, end })];
-        }
-        let mut said = vec![FromControlPlane::Batch(Batch::Begin(begin))];
-        for at in (0..data.len()).step_by(CHUNK_BYTES) {
-            let chunk = data.slice(at..data.len().min(at + CHUNK_BYTES));
-            said.push(FromControlPlane::Batch(Batch::Chunk(chunk)));
-        }
-        said.push(FromControlPlane::Batch(Batch::End(end)));
-        said
+        Whole { begin, data, end }.into_messages().into_iter().map(FromControlPlane::Batch).collect()
     }
 }
 

@@ -5,12 +5,12 @@ use super::link::{Link, Wire};
 use super::log;
 use super::oracle;
 use super::server::{STEP, Server};
-use pod_agent::sync::engine::{Engine, Whole};
+use pod_agent::sync::engine::{Engine, of_control_plane};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shared::id::{LinkEpoch, Revision, VolumeId};
 use shared::limits::SyncLimits;
-use shared::link::sync::{Batch, FromAgent, FromControlPlane, Problem};
+use shared::link::sync::{Assembled, Assembly, Batch, FromAgent, FromControlPlane, Problem};
 use shared::tree::Tree;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -281,7 +281,7 @@ impl World {
             epoch,
             to_server: Wire::default(),
             to_agent: Wire::default(),
-            incoming: None,
+            assembly: Assembly::default(),
             step_at,
         });
         self.count("links");
@@ -333,20 +333,12 @@ impl World {
         let epoch = link.epoch;
         let Some(said) = link.to_agent.take::<FromControlPlane>() else { return };
         let whole = match said {
-            FromControlPlane::Batch(Batch::Whole { begin, data, end }) => {
-                Some(Whole { begin, data: data.into(), end })
-            }
-            FromControlPlane::Batch(Batch::Begin(begin)) => {
-                link.incoming = Some((begin, Vec::new()));
-                None
-            }
-            FromControlPlane::Batch(Batch::Chunk(bytes)) => {
-                link.incoming.as_mut().unwrap().1.extend_from_slice(&bytes);
-                None
-            }
-            FromControlPlane::Batch(Batch::End(end)) => {
-                let (begin, data) = link.incoming.take().unwrap();
-                Some(Whole { begin, data, end })
+            FromControlPlane::Batch(part) => {
+                match link.assembly.take(part, &of_control_plane(self.server.memory.limits)).unwrap() {
+                    None => None,
+                    Some(Assembled::Whole(whole)) => Some(whole),
+                    Some(Assembled::TooLarge(batch)) => panic!("{batch:?} is larger than an agent takes"),
+                }
             }
             word => {
                 self.note(|| format!("  agent hears {}", log::heard(&word)));

@@ -229,7 +229,7 @@ async fn a_save_does_not_wait_behind_a_large_file_and_does_not_break_it_off() {
                 assert_eq!(data.part as usize, seen);
                 seen += 1;
             }
-            FromControlPlane::Batch(Batch::Whole { .. }) => small = Some(seen),
+            FromControlPlane::Batch(Batch::Whole(_)) => small = Some(seen),
             other => panic!("{other:?}"),
         }
         told = told.or(link.sync().status().transfer);
