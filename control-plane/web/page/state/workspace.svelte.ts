@@ -15,6 +15,7 @@ import { Document, type Surroundings } from "./document.svelte";
 import { WorkspaceFiles } from "./files.svelte";
 import { Recall } from "./recall";
 import { Trouble } from "./trouble.svelte";
+import { Unsaved } from "./unsaved.svelte";
 import { Versions } from "./versions.svelte";
 import { remember, remembered } from "./layout.svelte";
 import { toasts } from "./toasts.svelte";
@@ -46,6 +47,7 @@ export class Workspace {
   opened = $state(0);
 
   readonly gate = new SaveGate();
+  readonly letting = new Unsaved<Document>();
   readonly files: WorkspaceFiles;
   readonly trouble: Trouble;
   readonly recall: Recall;
@@ -107,8 +109,14 @@ export class Workspace {
     else if (wanted) this.show(wanted);
   }
 
-  /** The page leaves the workspace: a goodbye to every socket; dirty text is saved. */
+  /** Whether the page may leave the workspace: everything is saved, or a person gave it up. */
+  mayLeave(): Promise<boolean> {
+    return this.letting.mayLetGo(this.documents);
+  }
+
+  /** The page leaves the workspace: a goodbye to every socket, and a last try for what is unsaved. */
   close(): void {
+    this.letting.answer(false);
     this.#stopKeeping();
     this.#socket.stop();
     for (const doc of this.documents) {
@@ -259,10 +267,15 @@ export class Workspace {
     if (doc.phase === "loading" && !doc.buffer) void doc.open();
   }
 
-  closeDocument(doc: Document): void {
-    if (doc.dirty && !doc.conflict && !doc.deleted) void doc.save().finally(() => doc.close());
-    else doc.close();
+  /** Closes tabs, all or none: text that cannot be saved only if a person gives it up. */
+  async closeDocuments(...list: Document[]): Promise<void> {
+    if (await this.letting.mayLetGo(list)) for (const doc of list) this.#drop(doc);
+  }
+
+  #drop(doc: Document): void {
     const index = this.documents.indexOf(doc);
+    if (index < 0) return;
+    doc.close();
     this.documents = this.documents.filter((d) => d !== doc);
     if (this.active !== doc) return;
     const next = this.documents[Math.min(index, this.documents.length - 1)];
@@ -322,7 +335,7 @@ export class Workspace {
     await this.saveWithin(path);
     const rev = await this.files.batch([{ op: "delete", path }]);
     this.recall.deleted(path, rev);
-    for (const doc of affected) this.closeDocument(doc);
+    await this.closeDocuments(...affected);
   }
 
   /** Saves files that the user brought; each is one revision. */
