@@ -249,6 +249,11 @@ impl Store {
         .await
     }
 
+    /// Waits until all that began before to change the workspace here is done.
+    pub async fn take_turn(&self, session: SessionId) {
+        drop(self.turns.take(session).await);
+    }
+
     /// Locks the workspace (and looks up the answer to `batch`), lets `attempt` change it, commits, and tells. Runs to its end even if the caller goes
     /// away meanwhile: a commit that nobody is told of would leave pod and page behind.
     pub(super) async fn committed<T: Send + 'static>(

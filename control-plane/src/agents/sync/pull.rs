@@ -8,11 +8,8 @@ use shared::id::BatchId;
 use shared::link::Failure;
 use shared::link::frame;
 use shared::link::sync::{Assembled, Committed, FromControlPlane, OpResult};
-use std::time::Duration;
 use tokio::sync::{Mutex, Semaphore};
 
-/// How long one commit may take before the agent is told to send the batch again.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Batches above this many bytes are decoded [`LARGE_AT_ONCE`] at a time, over all agents.
 const LARGE_BYTES: u64 = 1 << 20;
 /// How many large batches are in memory at once, decoded.
@@ -55,11 +52,11 @@ pub(super) async fn commit(
     let pod_batch =
         PodBatch { id: batch, epoch: context.epoch, base_rev, ops: decoded.ops, contents: decoded.contents };
     let mut ledger = ledger.lock().await;
-    let committing = context.agents.0.store.commit_pod_batch(context.session, pod_batch);
-    let outcome = tokio::time::timeout(COMMIT_TIMEOUT, committing).await;
+    // As long as it takes, which the database's own limits bound: given up, it might still be committed.
+    let outcome = context.agents.0.store.commit_pod_batch(context.session, pod_batch).await;
     drop(place);
     answer(match outcome {
-        Ok(Ok(committed)) => {
+        Ok(committed) => {
             for (own, result) in done.into_iter().zip(&committed.results) {
                 if matches!(result, OpResult::Applied { .. }) {
                     ledger.note(own, committed.rev);
@@ -67,15 +64,11 @@ pub(super) async fn commit(
             }
             fitted(committed)
         }
-        Ok(Err(why)) => {
+        Err(why) => {
             if matches!(why, workspace::Error::Database(_) | workspace::Error::Damaged(_)) {
                 tracing::warn!(session = %context.session, %why, "a pod's batch was not committed");
             }
             refuse(Failure::from(&why), why.is_transient())
-        }
-        Err(_) => {
-            let message = "the database did not answer in time; nothing is lost, send it again";
-            refuse(Failure::new("database_unavailable", message), true)
         }
     });
 }

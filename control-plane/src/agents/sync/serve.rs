@@ -350,6 +350,8 @@ async fn step(push: &mut Push<'_>, hello: &Hello, due: &mut Due) -> Result<(), P
 /// The database's revision, and whether the agent's base is of no use to it.
 async fn judge(context: &Context, hello: &Hello) -> Result<(Revision, bool), workspace::Error> {
     let (store, session) = (&context.agents.0.store, context.session);
+    // What an earlier stream sent may still be on its way into the database: the agent is told of it as well.
+    store.take_turn(session).await;
     let other_volume = store.see_volume(session, hello.volume).await?;
     let rev = store.rev(session).await?;
     let base = hello.base_rev;

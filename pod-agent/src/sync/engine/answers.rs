@@ -114,17 +114,20 @@ impl<D: Disk> Engine<D> {
     }
 
     pub(super) fn batch_refused(&mut self, batch: BatchId, failure: Failure, retry: bool) {
-        let Some(flight) = self.answered(batch) else { return };
         tracing::info!(code = failure.code, retry, "a batch was refused");
+        if retry && self.flight.as_ref().is_some_and(|flight| flight.batch == batch) {
+            // Perhaps it was committed all the same, and only the answer was lost on its way from the database: a new
+            // stream tells.
+            return self.unlinked();
+        }
+        let Some(flight) = self.answered(batch) else { return };
         for Sent { path, new, from, .. } in flight.sent {
             if let Some(from) = from {
                 self.again(from, flight.asked);
             }
-            if !retry {
-                self.problem(&path, &failure.code, &failure.message);
-                let refused = new.map(|(entry, stamp)| Agreed { entry, item: None, stamp: Some(stamp) });
-                self.refused.insert(path.clone(), refused, self.now);
-            }
+            self.problem(&path, &failure.code, &failure.message);
+            let refused = new.map(|(entry, stamp)| Agreed { entry, item: None, stamp: Some(stamp) });
+            self.refused.insert(path.clone(), refused, self.now);
             self.again(path, flight.asked);
         }
         self.push_at = Some(self.now + RETRY);

@@ -127,6 +127,24 @@ fn who_writes_on_while_an_answer_is_lost_is_in_no_conflict_with_himself() {
 }
 
 #[test]
+fn who_writes_on_while_the_database_loses_its_answer_is_in_no_conflict_with_himself() {
+    at_each_moment(|seed, moment| {
+        let mut world = linked(seed);
+        write(&mut world, "a", "one\n");
+        pass(&mut world, REST);
+        world.server.lost_answers = 1;
+        write(&mut world, "a", "two\n");
+        pass(&mut world, moment);
+        write(&mut world, "a", "three\n");
+        pass(&mut world, REST);
+        let conflict = world.server.memory.versions.iter().find(|version| version.open_conflict);
+        assert!(conflict.is_none(), "{conflict:?}");
+        assert_eq!(pod(&world, "a").as_deref(), Some(&b"three\n"[..]));
+        assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
+    });
+}
+
+#[test]
 fn a_save_brought_in_before_the_answer_to_what_the_pod_sent_undoes_no_merge_of_both() {
     let merges = std::cell::Cell::new(0);
     at_each_moment(|seed, moment| {

@@ -300,6 +300,10 @@ fn fault(world: &mut World, plan: &Plan) {
             // What is unsaved of the base is saved, so that nobody's own work is strange to them.
             world.stop_agent(true, pause);
         }
+        6 if world.rng.random() => {
+            world.count("commits of which the answer is lost");
+            world.server.lost_answers = 1;
+        }
         6 => {
             world.count("database outages");
             world.server.database_down = !world.server.database_down;
@@ -429,6 +433,7 @@ pub fn heal(world: &mut World) {
     world.note(|| "all faults are over".to_owned());
     world.server.database_down = false;
     world.server.refusals = 0;
+    world.server.lost_answers = 0;
     // They may stay: then what they do not allow stays listed.
     if world.server.memory.limits != SyncLimits::default() && world.rng.random() {
         world.server.memory.limits = SyncLimits::default();

@@ -54,6 +54,8 @@ struct Stream {
 pub struct Server {
     pub memory: Memory,
     pub database_down: bool,
+    /// So many batches of agents, the next ones, are committed, but the database's answer is lost.
+    pub lost_answers: u32,
     /// So many batches of agents, the next ones, are refused for good.
     pub refusals: u32,
     /// The last that was: the same batch again is refused again.
@@ -221,22 +223,30 @@ impl Server {
         match self.memory.commit_pod_batch(pod_batch) {
             Ok(committed) => {
                 self.batches += 1;
+                let lost = self.lost_answers > 0;
+                self.lost_answers = self.lost_answers.saturating_sub(1);
                 for (op, result) in ops.iter().zip(&committed.results) {
                     if let OpResult::Applied { .. } = result {
                         self.own.insert(op.path().clone(), committed.rev);
                         if let PodOp::Rename { from, .. } = op {
                             self.own.insert(from.clone(), committed.rev);
                         }
-                        if let Some(stream) = self.streams.get_mut(&epoch) {
+                        if let Some(stream) = self.streams.get_mut(&epoch).filter(|_| !lost) {
                             stream.ledger.note(Own::of(op), committed.rev);
                         }
                     }
                     if let (PodOp::Put { entry, .. } | PodOp::Rename { entry, .. }, true) =
                         (op, !matches!(result, OpResult::Refused(_)))
                         && entry.kind != Kind::Dir
+                        && !lost
                     {
                         self.acknowledged.push(entry.hash);
                     }
+                }
+                if lost {
+                    let failure =
+                        Failure::new("database_unavailable", "whether it was committed is not known");
+                    return FromControlPlane::Refused { batch, failure, retry: true };
                 }
                 FromControlPlane::Committed(committed)
             }
