@@ -31,12 +31,13 @@ impl<D: Disk> Engine<D> {
         let begin = &whole.begin;
         let limits = of_control_plane(limits);
         let mut no_room = false;
-        let disk = &mut self.disk;
+        let (disk, large) = (&mut self.disk, &mut self.large);
         let ops = batch::decode(&whole.data[..], whole.claims(), &limits, |hash, bytes| {
             match disk.stage(hash, &bytes) {
                 Err(why) if is_full(&why) => no_room = true,
                 staged => staged?,
             }
+            large.came(hash);
             Ok(())
         });
         let ops = match ops {
@@ -144,11 +145,13 @@ impl<D: Disk> Engine<D> {
         }
         self.overruled.retain(|path, _| self.wanted.contains_key(path));
         self.retry_at = full.then(|| self.now + self.retry_after);
-        self.enter(if full { State::Full } else { State::Live });
-        // A large one is asked for once on a link: what comes of it takes its time.
-        let mut is_coming = |entry: &Entry| {
-            self.disk.is_staged(entry.hash) || is_large(entry.size) && self.large.ask(entry.hash)
-        };
+        self.enter(match full {
+            true => State::Full,
+            false if self.caught_up => State::Live,
+            false => State::CatchingUp,
+        });
+        // Asked for once: what comes of it takes its time, and other batches may come before it.
+        let mut is_coming = |entry: &Entry| self.disk.is_staged(entry.hash) || self.large.ask(entry.hash);
         lacking.retain(|entry| !is_coming(entry));
         let lacking: BTreeSet<Hash> = lacking.into_iter().map(|entry| entry.hash).collect();
         let lacking: Vec<Hash> = lacking.into_iter().collect();

@@ -26,7 +26,7 @@ pub(super) struct Large {
     /// Files whose contents are to be uploaded, one after the other.
     waiting: BTreeSet<WorkspacePath>,
     upload: Option<Upload>,
-    /// Those that were asked for on this link.
+    /// Those that were asked for on this link, small ones among them until they come.
     asked: HashSet<Hash>,
     pages: RecipePages,
     fetching: HashMap<Hash, Fetch>,
@@ -77,6 +77,11 @@ impl Large {
     /// Whether it was asked for already; it is from now on.
     pub(super) fn ask(&mut self, hash: Hash) -> bool {
         !self.asked.insert(hash)
+    }
+
+    /// One that travels in batches came. It may be asked for again once it has gone where it was wanted.
+    pub(super) fn came(&mut self, hash: Hash) {
+        self.asked.remove(&hash);
     }
 
     /// It is named anew. What was asked before that may have been of something that is no more, and get no answer.
