@@ -20,8 +20,12 @@ const BATCHES: i64 = 7 * DAY;
 const MONTH: i64 = 30 * DAY;
 /// How long a content that nothing refers to stays: longer than any commit that may be about to refer to it.
 pub const BLOB_GRACE: Duration = Duration::from_secs(24 * 3_600);
-/// Bytes of superseded versions that one workspace may keep, each counted in full.
+/// Bytes of superseded versions that one workspace may keep, each counted in full and with [`VERSION_BYTES`].
 pub const HISTORY_BYTES: u64 = 4 << 30;
+/// Bytes that a version counts beside its content's: about what its row and its places in the indexes take.
+const VERSION_BYTES: u64 = 1024;
+/// Versions that one statement reckons up or takes away, so that each is done in seconds.
+const VERSIONS_AT_ONCE: i64 = 10_000;
 /// Contents taken away by one statement.
 const BLOBS_AT_ONCE: i64 = 1_000;
 
@@ -38,11 +42,12 @@ pub struct Swept {
     pub tombstones: u64,
 }
 
-/// That an item has a newer version than the row in question, one that stood in the tree.
-const HAS_NEWER: &str = "EXISTS (
+/// That no live item needs the version in question: it never stood in the tree, or is of a deletion, or another of its
+/// item stood after it.
+const SUPERSEDED: &str = "(op = 'loser' OR op = 'delete' OR EXISTS (
     SELECT 1 FROM item_versions newer
     WHERE newer.session_uuid = item_versions.session_uuid AND newer.item_id = item_versions.item_id
-      AND newer.id > item_versions.id AND newer.op <> 'loser')";
+      AND newer.id > item_versions.id AND newer.op <> 'loser'))";
 
 impl Store {
     /// Takes away what is past its time at `now` (milliseconds since 1970 UTC), workspace by workspace. Safe at any
@@ -58,15 +63,29 @@ impl Store {
         let mut swept = Swept::default();
         for row in all.all(db).await? {
             let session = SessionId(row.try_get::<Uuid>("", "session_uuid")?);
-            // Before the history: its times tell how old a tombstone is.
-            swept.tombstones += self.prune_tombstones(session, now).await?;
-            swept.versions += self.thin(session, now).await?;
-            swept.versions += self.cap(session, history_bytes).await?;
-            swept.batches += self.forget_batches(session, now).await?;
-            self.forget_uploads(session, now).await?;
+            if let Err(why) = self.sweep_one(session, now, history_bytes, &mut swept).await {
+                // One that fails each time must not keep all others from their turn.
+                tracing::warn!(%session, %why, "a workspace's history could not be swept");
+            }
         }
         swept.blobs = self.sweep_blobs(now).await?;
         Ok(swept)
+    }
+
+    async fn sweep_one(
+        &self,
+        session: SessionId,
+        now: i64,
+        history_bytes: u64,
+        swept: &mut Swept,
+    ) -> Result<()> {
+        // Before the history: its times tell how old a tombstone is.
+        swept.tombstones += self.prune_tombstones(session, now).await?;
+        swept.versions += self.thin(session, now).await?;
+        swept.versions += self.cap(session, history_bytes).await?;
+        swept.batches += self.forget_batches(session, now).await?;
+        self.forget_uploads(session, now).await?;
+        Ok(())
     }
 
     /// In each bucket of time the newest version of an item stays; so does its newest of all while it is live.
@@ -81,33 +100,56 @@ impl Store {
                       AND newer.at / $4 = item_versions.at / $4)";
             gone += self.delete(text, [session.0.into(), from.into(), to.into(), bucket.into()]).await?;
         }
-        let text = format!(
-            "DELETE FROM item_versions
-             WHERE session_uuid = $1 AND at < $2 AND (op = 'loser' OR op = 'delete' OR {HAS_NEWER})"
-        );
+        let text = format!("DELETE FROM item_versions WHERE session_uuid = $1 AND at < $2 AND {SUPERSEDED}");
         Ok(gone + self.delete(&text, [session.0.into(), (now - MONTH).into()]).await?)
     }
 
     /// Takes the oldest versions away that no live item needs, until the rest is within the bound.
     async fn cap(&self, session: SessionId, history_bytes: u64) -> Result<u64> {
-        let db = self.database.reader();
-        let superseded = format!("(op = 'loser' OR op = 'delete' OR {HAS_NEWER})");
+        let Some(cut) = self.first_beyond(session, history_bytes).await? else { return Ok(0) };
+        // The oldest first: an older version of a deleted item may go because of the deletion, which goes, too.
         let text = format!(
-            "SELECT id, size FROM item_versions WHERE session_uuid = $1 AND size > 0 AND {superseded}
-             ORDER BY id DESC"
+            "DELETE FROM item_versions WHERE id IN (
+                SELECT id FROM item_versions WHERE session_uuid = $1 AND id <= $2 AND {SUPERSEDED}
+                ORDER BY rev, id LIMIT $3)"
         );
-        let mut bytes = 0u64;
-        let mut cut = None;
-        for row in Sql::of(db.get_database_backend(), &text, [session.0.into()]).all(db).await? {
-            bytes = bytes.saturating_add(row.try_get::<i64>("", "size")?.max(0) as u64);
-            if bytes > history_bytes {
-                cut = Some(row.try_get::<i64>("", "id")?);
-                break;
+        let mut all = 0;
+        loop {
+            let values = [session.0.into(), cut.into(), VERSIONS_AT_ONCE.into()];
+            let gone = self.delete(&text, values).await?;
+            all += gone;
+            if gone < VERSIONS_AT_ONCE as u64 {
+                return Ok(all);
             }
         }
-        let Some(cut) = cut else { return Ok(0) };
-        let text = format!("DELETE FROM item_versions WHERE session_uuid = $1 AND id <= $2 AND {superseded}");
-        self.delete(&text, [session.0.into(), cut.into()]).await
+    }
+
+    /// The newest superseded version with which the history is over its bound, if it is.
+    async fn first_beyond(&self, session: SessionId, history_bytes: u64) -> Result<Option<i64>> {
+        let db = self.database.reader();
+        // In the order of an index; within a workspace revisions and ids rise together.
+        let text = format!(
+            "SELECT COUNT(*) AS versions, MIN(rev) AS rev, MIN(id) AS id,
+                    CAST(MAX(running) AS BIGINT) AS bytes, MAX(CASE WHEN running > $4 THEN id END) AS cut
+             FROM (SELECT rev, id, SUM(cost) OVER (ORDER BY rev DESC, id DESC) AS running
+                   FROM (SELECT rev, id, size + {VERSION_BYTES} AS cost FROM item_versions
+                         WHERE session_uuid = $1 AND (rev, id) < ($2, $3) AND {SUPERSEDED}
+                         ORDER BY rev DESC, id DESC LIMIT $5) page) counted"
+        );
+        let mut left = i64::try_from(history_bytes).unwrap_or(i64::MAX);
+        let mut before = (i64::MAX, i64::MAX);
+        loop {
+            let values =
+                [session.0.into(), before.0.into(), before.1.into(), left.into(), VERSIONS_AT_ONCE.into()];
+            let page = Sql::of(db.get_database_backend(), &text, values).one(db).await?;
+            let Some(page) = page else { return Ok(None) };
+            let cut = page.try_get::<Option<i64>>("", "cut")?;
+            if cut.is_some() || page.try_get::<i64>("", "versions")? < VERSIONS_AT_ONCE {
+                return Ok(cut);
+            }
+            left -= page.try_get::<i64>("", "bytes")?;
+            before = (page.try_get("", "rev")?, page.try_get("", "id")?);
+        }
     }
 
     /// Takes tombstones away, and notes up to which revision.

@@ -1,6 +1,6 @@
 //! What is kept, and for how long.
 
-use crate::harness::{Fixture, author, delete, path, rename};
+use crate::harness::{Fixture, author, delete, on_sqlite, path, rename};
 use crate::on_each_database;
 use control_plane::entities::{blob, item_version, now_ms};
 use control_plane::workspace::{HistoryQuery, Swept, erase};
@@ -94,12 +94,56 @@ on_each_database!(a_history_beyond_its_bound_loses_its_oldest_but_nothing_live, 
         it.save("hot", &format!("{i:02}").repeat(500)).await;
     }
     it.save("live", &"x".repeat(9_000)).await;
-    it.store.sweep_beyond(now_ms(), 5_500).await.unwrap();
+    it.store.sweep_beyond(now_ms(), 11_000).await.unwrap();
     assert_eq!(versions(&it).await, 1 + 1 + 5);
     assert_eq!(it.read("hot").await.unwrap(), "19".repeat(500));
     it.store.restore(it.session, Some(&path("hot")), Revision(16), &author()).await.unwrap();
     assert_eq!(it.read("hot").await.unwrap(), "15".repeat(500), "the newer ones are still there");
 });
+
+on_each_database!(tiny_versions_meet_the_bound_too_however_many_they_are, |it| {
+    it.save("hot", "x").await;
+    // More than are looked at by one statement.
+    let db = it.store.database().writer();
+    for doubled in 0..14 {
+        let older = 1 << doubled;
+        let text = format!(
+            "INSERT INTO item_versions
+                (session_uuid, owner_id, item_id, rev, path, op, kind, mode, size, hash, origin, actor, at)
+             SELECT session_uuid, owner_id, item_id, rev + {older}, path, op, kind, mode, size, hash, origin, actor, at
+             FROM item_versions ORDER BY id"
+        );
+        db.execute_unprepared(&text).await.unwrap();
+    }
+    let swept = it.store.sweep_beyond(now_ms(), 3_000 * 1_025).await.unwrap();
+    assert_eq!(swept.versions, (1 << 14) - 1 - 3_000);
+    assert_eq!(it.store.sweep_beyond(now_ms(), 3_000 * 1_025).await.unwrap(), Swept::default());
+    it.store.sweep_beyond(now_ms(), 0).await.unwrap();
+    assert_eq!((versions(&it).await, it.read("hot").await.unwrap().as_str()), (1, "x"));
+});
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workspace_that_cannot_be_swept_keeps_no_other_from_its_turn() {
+    on_sqlite(async |it| {
+        let others = [it.sibling().await, it.sibling().await];
+        for it in others.iter().chain([&it]) {
+            it.save("a", "superseded").await;
+            it.save("a", "live").await;
+        }
+        it.store.put_content(it.session, &path("x"), "orphan".into()).await.unwrap();
+        let hour = one_hour(&it).await;
+        let broken = format!(
+            "CREATE TRIGGER broken BEFORE DELETE ON item_versions WHEN OLD.session_uuid = X'{}'
+             BEGIN SELECT RAISE(ABORT, 'broken'); END",
+            it.session.0.simple()
+        );
+        it.store.database().writer().execute_unprepared(&broken).await.unwrap();
+        let swept = it.store.sweep(hour + DAY + 2 * HOUR).await.unwrap();
+        assert_eq!((swept.versions, swept.blobs), (2, 1));
+        assert_eq!(versions(&it).await, 2);
+    })
+    .await;
+}
 
 on_each_database!(an_erased_workspace_leaves_nothing, |it| {
     it.save("dir/a", "1").await;
