@@ -100,6 +100,9 @@ pub enum Error {
     /// No version has that number.
     #[error("version {0} is not in the history")]
     NoSuchVersion(i64),
+    /// The history was thinned meanwhile, and a content that was to be brought back is gone.
+    #[error("the history does not hold the content of {0:?} any more; nothing was changed")]
+    ContentGone(WorkspacePath),
     /// Nothing is left to undo.
     #[error("there is nothing to undo at {0:?}")]
     NothingToUndo(WorkspacePath),
@@ -134,6 +137,7 @@ impl Error {
             Self::Superseded { .. } => "superseded",
             Self::NoSuchRevision(_) => "no_such_revision",
             Self::NoSuchVersion(_) => "no_such_version",
+            Self::ContentGone(_) => "content_gone",
             Self::NothingToUndo(_) => "nothing_to_undo",
             Self::Damaged(_) => "content_damaged",
             Self::Database(_) => "database_unavailable",

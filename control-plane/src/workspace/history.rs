@@ -1,18 +1,20 @@
 //! The history: versions, their bytes, and going back to them.
 
 use super::blobs;
-use super::commit::Needs;
-use super::draft::{Draft, new_item};
+use super::commit::{Needs, load, write};
+use super::draft::{Draft, RowChange, new_item};
 use super::sql::{Sql, read_entry, read_path, read_rev};
+use super::store::{Attempt, Done};
 use super::types::{Author, BatchDone, HistoryQuery, Origin, Version, VersionOp};
 use super::{Content, Error, Result, Store};
 use crate::entities::now_ms;
 use bytes::Bytes;
-use sea_orm::{DbErr, QueryResult};
+use sea_orm::{DatabaseTransaction, DbErr, QueryResult};
 use shared::id::{ItemId, Revision, SessionId};
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Item, Kind};
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// Versions of one page.
@@ -185,9 +187,24 @@ impl Store {
             }
         }
         let author = Author { origin: Origin::Restore, actor: author.actor.clone() };
+        let (limits, wanted) = (self.limits, Arc::new((target, scopes)));
         let done = self
-            .change(session, author, Vec::new(), Needs::whole(), move |draft| {
-                bring_back(draft, &target, scopes.as_deref())
+            .committed(session, None, author.clone(), move |tx, locked| {
+                let (wanted, author) = (wanted.clone(), author.clone());
+                Box::pin(async move {
+                    let mut draft = Draft::new(locked.totals);
+                    load(tx, session, &Needs::whole(), &mut draft).await?;
+                    bring_back(&mut draft, &wanted.0, wanted.1.as_deref())?;
+                    draft.check_limits(locked.totals, &limits)?;
+                    let differences = draft.differences(locked.rev, &author);
+                    let commit = !differences.is_empty();
+                    if commit {
+                        keep(tx, locked.owner, &differences.rows).await?;
+                        write(tx, locked, &differences, &author, &[], None).await?;
+                    }
+                    let rev = if commit { locked.rev } else { locked.rev_before() };
+                    Ok(Attempt { done: Done { rev, differences, answer: () }, more: false, commit })
+                })
             })
             .await?;
         Ok(done.into())
@@ -213,6 +230,21 @@ impl Store {
             tree.insert(version.path, Item { id: version.item, rev: version.rev, entry });
         }
         Ok(tree)
+    }
+}
+
+/// Keeps the sweep from what is brought back, or refuses: the versions it was of may have gone since they were read,
+/// and their contents with them.
+async fn keep(tx: &DatabaseTransaction, owner: i64, rows: &[RowChange]) -> Result<()> {
+    let back = || rows.iter().filter(|row| !row.deleted && row.item.entry.kind != Kind::Dir);
+    let mut wanted: Vec<_> = back().map(|row| row.item.entry.hash).collect();
+    // In one order, so that two commits cannot block each other in a circle.
+    wanted.sort_unstable();
+    wanted.dedup();
+    let known = blobs::touch(tx, owner, &wanted).await?;
+    match back().find(|row| !known.contains(&row.item.entry.hash)) {
+        Some(row) => Err(Error::ContentGone(row.path.clone())),
+        None => Ok(()),
     }
 }
 

@@ -2,8 +2,11 @@
 
 use crate::harness::{Fixture, author, code, delete, path, rename, write};
 use crate::on_each_database;
+use control_plane::entities::blob;
 use control_plane::workspace::{HistoryQuery, Origin, Version, VersionOp};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use shared::id::Revision;
+use shared::tree::Hash;
 
 async fn history(it: &Fixture, at: Option<&str>) -> Vec<Version> {
     let query = HistoryQuery { path: at.map(path), limit: 100, ..HistoryQuery::default() };
@@ -142,4 +145,22 @@ on_each_database!(going_to_a_revision_that_never_was_or_a_path_that_never_was_is
     let nowhere = it.store.restore(it.session, Some(&path("never")), Revision(1), &author()).await;
     assert_eq!(code(nowhere), "not_found");
     assert_eq!(restore(&it, None, 1).await, 1, "what is as it was needs no revision");
+});
+
+on_each_database!(what_the_sweep_took_meanwhile_is_not_brought_back_and_changes_nothing, |it| {
+    it.save("a", "one").await;
+    it.save("b", "kept").await;
+    it.batch(vec![write("a", "two"), write("b", "two")]).await.unwrap();
+    // As if it went between the look at the history and the commit.
+    let db = it.store.database().writer();
+    blob::Entity::delete_many()
+        .filter(blob::Column::Hash.eq(Hash::of(b"one").0.to_vec()))
+        .exec(db)
+        .await
+        .unwrap();
+    let gone = it.store.restore(it.session, None, Revision(2), &author()).await;
+    assert_eq!(code(gone), "content_gone");
+    assert_eq!((it.rev().await, it.read("b").await.unwrap().as_str()), (3, "two"));
+    restore(&it, Some("b"), 2).await;
+    assert_eq!(it.read("b").await.unwrap(), "kept");
 });

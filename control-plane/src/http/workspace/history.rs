@@ -184,7 +184,7 @@ struct RestoreBody {
 /// This is a new revision, and can itself be undone.
 #[utoipa::path(post, path = "/api/workspace/{uuid}/restore", tag = "history", request_body = RestoreBody,
     params(("uuid" = uuid::Uuid, Path)),
-    responses((status = 200, body = DoneBody), (status = 404, description = "`no_such_revision`, `not_found`", body = ProblemBody)))]
+    responses((status = 200, body = DoneBody), (status = 404, description = "`no_such_revision`, `not_found`, `content_gone`", body = ProblemBody)))]
 async fn restore(app: App, mut request: Request) -> Result<Response, Problem> {
     let session = request.session()?;
     let body: RestoreBody = request.json(JSON_BYTES).await?;
@@ -207,7 +207,7 @@ struct UndoBody {
 /// Undo the last change of a path.
 #[utoipa::path(post, path = "/api/workspace/{uuid}/undo", tag = "history", request_body = UndoBody,
     params(("uuid" = uuid::Uuid, Path)),
-    responses((status = 200, body = DoneBody), (status = 409, description = "`nothing_to_undo`", body = ProblemBody)))]
+    responses((status = 200, body = DoneBody), (status = 404, description = "`content_gone`", body = ProblemBody), (status = 409, description = "`nothing_to_undo`", body = ProblemBody)))]
 async fn undo(app: App, mut request: Request) -> Result<Response, Problem> {
     let session = request.session()?;
     let body: UndoBody = request.json(JSON_BYTES).await?;

@@ -98,7 +98,7 @@ pub(super) fn refused(why: Error) -> Problem {
     let detail = sentence(&why.to_string());
     match &why {
         Error::NoWorkspace(_) => no_session(),
-        Error::NotFound(_) | Error::NoSuchRevision(_) | Error::NoSuchVersion(_) => {
+        Error::NotFound(_) | Error::NoSuchRevision(_) | Error::NoSuchVersion(_) | Error::ContentGone(_) => {
             Problem::not_found(code, detail)
         }
         Error::Exists(_) | Error::NotADirectory(_) | Error::IsADirectory(_) | Error::NothingToUndo(_) => {
