@@ -306,6 +306,23 @@ async fn a_large_archive_is_one_revision_too() {
 }
 
 #[tokio::test]
+async fn an_archive_over_what_a_batch_may_bring_is_taken_in_too() {
+    let server = TestServer::with(&["--batch-mb", "4"]).await;
+    let session = server.session("box").await;
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for name in ["a", "b"] {
+        zip.start_file(name, stored).unwrap();
+        zip.write_all(&vec![b'x'; 3 << 20]).unwrap();
+    }
+    let archive = zip.finish().unwrap().into_inner();
+    let taken =
+        server.request("PUT", &format!("/api/workspace/{session}/archive")).body(archive).send().await;
+    assert_eq!((taken.status, taken.json()["rev"].as_u64()), (200, Some(1)), "{taken:?}");
+    assert_eq!(paths(&server, &session).await, ["a", "b"]);
+}
+
+#[tokio::test]
 async fn who_has_the_workspace_open_hears_of_a_save_and_of_the_end() {
     let server = TestServer::start().await;
     let session = server.session("box").await;

@@ -158,13 +158,17 @@ impl Import {
                     bytes += content.len() as u64;
                     self.place(&path).map(drop)
                 }
-                Unpacked::Dir(path) | Unpacked::Symlink(path, _) => self.place(&path).map(drop),
+                Unpacked::Symlink(path, target) => {
+                    bytes += target.len() as u64;
+                    self.place(&path).map(drop)
+                }
+                Unpacked::Dir(path) => self.place(&path).map(drop),
                 Unpacked::Skipped(..) => Ok(()),
             }
         })
         .map_err(problem)?;
         // Small ones in one transaction; of large ones each content by itself, so that memory holds only one.
-        let mut sink = if bytes <= SMALL_BYTES && items <= self.limits.batch_items {
+        let mut sink = if bytes <= SMALL_BYTES.min(self.limits.batch_bytes) && items <= self.limits.batch_items {
             let snapshot = self.handle.block_on(self.store.snapshot(self.session)).map_err(refused)?;
             let folders = snapshot.items.into_iter().filter(|(_, item)| item.entry.kind == Kind::Dir);
             Sink::Batch { folders: folders.map(|(path, _)| path).collect(), ops: Vec::new() }
