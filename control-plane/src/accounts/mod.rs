@@ -154,10 +154,11 @@ impl Accounts {
             }
         };
         loop {
-            let _ = tokio::time::timeout(LOOK_EVERY, named()).await;
+            // The first time at once: it may have signed out since it was let in.
             if let Ok(None) = self.0.records.browser(hash, now()).await {
                 return;
             }
+            let _ = tokio::time::timeout(LOOK_EVERY, named()).await;
         }
     }
 
@@ -175,6 +176,18 @@ impl Accounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_sign_out_just_before_anybody_listens_for_it_is_noticed_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/berth.sqlite?mode=rwc", folder.path().display());
+        let accounts = Accounts::open(Database::open(&url).await.unwrap(), None).await.unwrap();
+        let token = accounts.sign_in(accounts.link().await.unwrap().reveal()).await.unwrap();
+        let browser = accounts.cookie(token.reveal()).await.unwrap().unwrap();
+        accounts.sign_out(token.reveal()).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(20), accounts.signed_out(&browser));
+        assert!(ended.await.is_ok());
+    }
 
     #[tokio::test]
     async fn a_sign_in_that_ends_elsewhere_is_noticed_and_the_admins_token_never_ends() {
