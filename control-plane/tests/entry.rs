@@ -174,7 +174,7 @@ async fn a_change_by_cookie_needs_proof_that_our_own_page_asked_for_it() {
 }
 
 #[tokio::test]
-async fn guessing_links_meets_a_wait() {
+async fn guessing_links_meets_a_wait_and_a_link_that_works_does_not() {
     let server = TestServer::start().await;
     let mut limited = None;
     for _ in 0..20 {
@@ -188,6 +188,8 @@ async fn guessing_links_meets_a_wait() {
     let limited = limited.expect("nobody stopped the guessing");
     assert_eq!(limited.code(), "too_many_attempts");
     assert!(limited.header("retry-after").parse::<u64>().unwrap() >= 1);
+    // From the same address, as behind a proxy.
+    server.browser().await;
 }
 
 #[tokio::test]

@@ -126,8 +126,13 @@ impl Accounts {
 
     /// Turns a one-time link's token into a browser's session. It works once, whoever comes first.
     pub async fn sign_in(&self, link: &str) -> Result<Token, SignInError> {
+        // A look before the write: strangers' guesses must not queue for the lock that all writes share.
+        let hash = TokenHash::of(link);
+        if !Token::looks_like_one(link) || !self.0.records.link_works(&hash, now()).await? {
+            return Err(SignInError::NoSuchLink);
+        }
         let token = Token::random();
-        let used = self.0.records.use_link(&TokenHash::of(link), &token.hash(), now(), BROWSER_LIFE).await?;
+        let used = self.0.records.use_link(&hash, &token.hash(), now(), BROWSER_LIFE).await?;
         if used { Ok(token) } else { Err(SignInError::NoSuchLink) }
     }
 

@@ -38,6 +38,12 @@ impl Records {
         Ok(())
     }
 
+    /// Whether a link would be used up now.
+    pub(super) async fn link_works(&self, link: &TokenHash, now: i64) -> Result<bool, DbErr> {
+        let found = sign_in_token::Entity::find_by_id(link.to_vec()).one(self.0.reader()).await?;
+        Ok(found.is_some_and(|link| link.used_at.is_none() && link.expires_at > now))
+    }
+
     /// Uses a link up and signs a browser in, both or neither. Of two that come at once, one is let in.
     pub(super) async fn use_link(
         &self,

@@ -129,18 +129,11 @@ async fn follow_link(app: App, request: Request) -> Result<Response, Problem> {
     }
 }
 
+/// Signs in by a link. Nobody guesses its 256 bits, so one that works always does: behind a proxy many people have one
+/// address, which another's bad links must not close to them.
 async fn redeem(app: &App, request: &Request, token: &str) -> Result<Token, Problem> {
     let from = request.peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let attempts = app.accounts.attempts();
-    if let Err(wait) = attempts.may_try(from, Instant::now()) {
-        app.metrics.sign_in_refused.inc();
-        let problem = Problem::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too_many_attempts",
-            "Too many attempts to sign in. Wait, and try again.",
-        );
-        return Err(problem.retry_after(wait));
-    }
     match app.accounts.sign_in(token).await {
         Ok(session) => {
             attempts.accepted(from);
@@ -149,8 +142,16 @@ async fn redeem(app: &App, request: &Request, token: &str) -> Result<Token, Prob
         }
         Err(SignInError::Database(why)) => Err(database(why)),
         Err(SignInError::NoSuchLink) => {
-            attempts.refused(from, Instant::now());
             app.metrics.sign_in_refused.inc();
+            if let Err(wait) = attempts.may_try(from, Instant::now()) {
+                let problem = Problem::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "too_many_attempts",
+                    "Too many links that do not work were tried from here. Wait, and try again.",
+                );
+                return Err(problem.retry_after(wait));
+            }
+            attempts.refused(from, Instant::now());
             Err(Problem::unauthorized(
                 "bad_link",
                 "Each sign-in link works once and for an hour. Run `control-plane sign-in-link` where the server runs for a new one.",
