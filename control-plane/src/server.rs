@@ -15,10 +15,10 @@ use crate::runtime::local::LocalRuntime;
 use crate::telemetry::metrics::Metrics;
 use crate::templates::Templates;
 use crate::workspace::{Database, Store};
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,8 @@ const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
 const LINKS_GRACE: Duration = Duration::from_secs(4);
 /// How often expired links and browsers' sessions are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// The database in the data folder, where none is given.
+const SQLITE_FILE: &str = "berth.sqlite";
 /// The file in the data folder that says which database its sessions are of.
 const DATABASE_FILE: &str = "database";
 
@@ -165,7 +167,7 @@ impl Tasks {
 pub async fn print_sign_in_link(settings: &Settings) -> Result<(), StartError> {
     let base = std::fs::read_to_string(settings.data.join("address"))
         .unwrap_or_else(|_| base_url(settings, settings.listen));
-    if settings.database_url.is_none() && !settings.data.join("berth.sqlite").exists() {
+    if settings.database_url.is_none() && !settings.data.join(SQLITE_FILE).exists() {
         let why = io::Error::new(io::ErrorKind::NotFound, "no server has used it yet");
         return Err(StartError::Data(settings.data.clone(), why));
     }
@@ -263,8 +265,13 @@ async fn finish(app: &App, tasks: Tasks) {
     );
 }
 
-async fn open(settings: &Settings) -> Result<Database, StartError> {
+/// Opens the settings' database. One in the data folder is for its owner alone, also where the folder is not.
+pub async fn open(settings: &Settings) -> Result<Database, StartError> {
     let url = settings.database();
+    if settings.database_url.is_none() {
+        let file = settings.data.join(SQLITE_FILE);
+        make_private(&file).map_err(|why| StartError::Data(settings.data.clone(), why))?;
+    }
     let opening = tokio::time::timeout(DATABASE_PATIENCE, Database::open(url.expose()));
     match opening.await {
         Ok(Ok(database)) => Ok(database),
@@ -273,6 +280,22 @@ async fn open(settings: &Settings) -> Result<Database, StartError> {
             Err(StartError::Database(format!("no answer within {} seconds", DATABASE_PATIENCE.as_secs())))
         }
     }
+}
+
+/// Gives a database its mode before SQLite opens it, which makes the files beside it with the same.
+fn make_private(database: &Path) -> io::Result<()> {
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(database)?;
+    // Those of an earlier version, and those of a server that was killed, are there already.
+    for ending in ["", "-wal", "-shm"] {
+        let mut file = database.as_os_str().to_owned();
+        file.push(ending);
+        match std::fs::set_permissions(&file, Permissions::from_mode(0o600)) {
+            // Another's file that we may write is its owner's to protect.
+            Err(why) if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {}
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 /// A driver's message, in case it quotes the URL.

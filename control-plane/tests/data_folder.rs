@@ -1,8 +1,12 @@
-//! A data folder belongs to one database.
+//! A data folder belongs to one database, and that to one account.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
 
-use control_plane::server::{StartError, claim};
+use clap::Parser;
+use control_plane::config::Cli;
+use control_plane::server::{StartError, claim, open};
 use control_plane::workspace::Database;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 
 #[tokio::test]
 async fn a_data_folder_is_refused_with_another_database_than_its_own() {
@@ -21,4 +25,22 @@ async fn a_data_folder_is_refused_with_another_database_than_its_own() {
     std::fs::copy(elsewhere.path().join("own"), elsewhere.path().join("copy")).unwrap();
     let copy = Database::open(&url("copy")).await.unwrap();
     claim(data.path(), &copy).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_is_for_its_owner_alone_also_in_a_folder_that_is_open_to_others() {
+    let data = tempfile::tempdir().unwrap();
+    fs::set_permissions(data.path(), Permissions::from_mode(0o755)).unwrap();
+    let flags = ["control-plane", "--data", data.path().to_str().unwrap()];
+    let settings = Cli::try_parse_from(flags).unwrap().settings;
+    let modes = || {
+        let files = ["berth.sqlite", "berth.sqlite-wal", "berth.sqlite-shm"];
+        files.map(|name| fs::metadata(data.path().join(name)).unwrap().permissions().mode() & 0o777)
+    };
+    let database = open(&settings).await.unwrap();
+    assert_eq!(modes(), [0o600; 3], "as they were made");
+    database.close().await.unwrap();
+    fs::set_permissions(data.path().join("berth.sqlite"), Permissions::from_mode(0o644)).unwrap();
+    let _database = open(&settings).await.unwrap();
+    assert_eq!(modes(), [0o600; 3], "as an earlier version made them");
 }
