@@ -176,8 +176,8 @@ fn set(response: &mut Response, name: HeaderName, value: &str) {
         ("If-None-Match" = Option<String>, Header, description = "`*`: only a new file"),
     ),
     responses(
-        (status = 200, description = "Saved, with the new ETag", body = SavedBody),
-        (status = 201, description = "Saved, and new", body = SavedBody),
+        (status = 200, description = "Saved, with the new ETag; also if the file is new, without `If-None-Match: *`", body = SavedBody),
+        (status = 201, description = "Saved as a new file, with `If-None-Match: *`", body = SavedBody),
         (status = 400, description = "A bad path's own code, `body_cut_short`, `bad_etag`", body = ProblemBody),
         (status = 409, description = "`stale` with the present `rev` and ETag; `exists`, `is_a_directory`, `not_a_directory`", body = ProblemBody),
         (status = 413, description = "`too_large`, `workspace_full`, `too_many_items`", body = ProblemBody),
@@ -189,7 +189,7 @@ async fn put(app: App, request: Request) -> Result<Response, Problem> {
 /// Save a file, as PUT does.
 #[utoipa::path(post, path = "/api/workspace/{uuid}/file/{path}", tag = "workspace", request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     params(("uuid" = uuid::Uuid, Path), ("path" = String, Path)),
-    responses((status = 200, description = "Saved", body = SavedBody), (status = 201, description = "Saved, and new", body = SavedBody)))]
+    responses((status = 200, description = "Saved", body = SavedBody), (status = 201, description = "Saved as a new file, with `If-None-Match: *`", body = SavedBody)))]
 async fn post(app: App, request: Request) -> Result<Response, Problem> {
     save(app, request).await
 }
