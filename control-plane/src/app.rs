@@ -26,7 +26,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -125,7 +125,7 @@ impl App {
             };
             let (stream, peer, place) = accepted;
             let mark = SocketMark::default();
-            let io = TokioIo::new(Socket { stream, mark: mark.clone(), small: false });
+            let io = TokioIo::new(Socket { stream, mark: mark.clone(), small: false, _place: place });
             let inner = service.clone();
             let busy = Busy::new();
             let idle = busy.clone();
@@ -149,7 +149,7 @@ impl App {
                         tracing::debug!(%peer, "a connection on which nothing was asked was let go");
                     }
                 }
-                drop((open, place));
+                drop(open);
             });
         }
         drop(listener);
@@ -166,7 +166,7 @@ impl App {
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit) {
+) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return std::future::pending().await };
         match listener.accept().await {
@@ -213,6 +213,8 @@ struct Socket {
     stream: TcpStream,
     mark: SocketMark,
     small: bool,
+    /// Its place among the connections, which an upgrade takes along.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Socket {

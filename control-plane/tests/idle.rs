@@ -1,4 +1,4 @@
-//! Connections on which nothing is asked: they cost a place for a while and not for ever.
+//! Connections and their places: those on which nothing is asked have one for a while and not for ever.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
 
 mod support;
@@ -39,4 +39,21 @@ async fn who_asks_nothing_is_let_go_and_who_is_being_answered_is_not() {
     let mut answer = String::new();
     tokio::time::timeout(PATIENCE, slow.read_to_string(&mut answer)).await.unwrap().unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 201"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_socket_keeps_its_connections_place_until_it_ends() {
+    let server = TestServer::with(&["--max-connections", "1"]).await;
+    let session = server.session("box").await;
+    let bearer = ("authorization", format!("Bearer {TOKEN}"));
+    let mut socket =
+        server.socket(&format!("/api/workspace/{session}/events"), &[bearer]).await.ok().unwrap();
+    socket.json_of("hello").await;
+    let mut asking = std::pin::pin!(server.stranger("GET", "/healthz").send());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(500), &mut asking).await.is_err(),
+        "there was a place"
+    );
+    drop(socket);
+    assert_eq!(asking.await.status, 200);
 }
