@@ -347,6 +347,18 @@ async fn who_has_the_workspace_open_hears_of_a_save_and_of_the_end() {
 }
 
 #[tokio::test]
+async fn a_browser_that_leaves_is_answered() {
+    let server = TestServer::start().await;
+    let session = server.session("box").await;
+    let bearer = ("authorization", format!("Bearer {TOKEN}"));
+    let mut events =
+        server.socket(&format!("/api/workspace/{session}/events"), &[bearer]).await.ok().unwrap();
+    events.json_of("hello").await;
+    events.close().await;
+    assert_eq!(events.close_code().await, 1000);
+}
+
+#[tokio::test]
 async fn what_was_overwritten_or_deleted_can_be_had_back() {
     let server = TestServer::start().await;
     let session = server.session("box").await;

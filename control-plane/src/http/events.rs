@@ -68,9 +68,9 @@ async fn events(app: App, mut request: Request) -> Result<Response, Problem> {
         let (mut sink, mut source) = socket.split();
         let (code, reason) = tell(&inner, session, &mut sink, &mut source).await;
         let goodbye = async {
-            if sink.send(Message::close_with(code, reason)).await.is_ok() {
-                let _ = sink.close().await;
-            }
+            let _ = sink.send(Message::close_with(code, reason)).await;
+            // A browser that closed takes no more; the answer to its own close waits until this sends it.
+            let _ = sink.close().await;
         };
         let _ = tokio::time::timeout(PING_TIMEOUT, goodbye).await;
     }))

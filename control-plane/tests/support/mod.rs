@@ -18,6 +18,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 /// The token of a test server's admin.
@@ -265,6 +267,12 @@ impl Socket {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// Closes it as a browser does that leaves.
+    pub async fn close(&mut self) {
+        let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        self.0.close(Some(normal)).await.unwrap();
     }
 
     /// Returns when the server has ended it, with or without a word.
