@@ -1,6 +1,6 @@
 // A server of its own and a real browser for each test; what the page must never do fails the test.
 
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { createWriteStream, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { connect, createServer } from "node:net";
@@ -66,6 +66,12 @@ export class Server {
     this.link = await eventually("the server prints its link", () => out.match(/http:\/\/127\.0\.0\.1:\d+\/sign-in\?token=\S+/)?.[0]);
     this.base = `http://127.0.0.1:${this.port}`;
     await eventually("the server is ready", async () => (await fetch(`${this.base}/readyz`)).ok);
+  }
+
+  /** Another one-time link, as an operator prints one. */
+  newLink() {
+    const printed = execFileSync(program, ["sign-in-link", "--data", join(this.folder, "data")], { encoding: "utf8" });
+    return printed.match(/http\S+token=\S+/)[0];
   }
 
   async kill() {

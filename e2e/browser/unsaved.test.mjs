@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createSession, editorText, eventually, judge, open, withPage } from "./harness.mjs";
+import { createSession, editorText, eventually, focusTerminal, judge, open, type, waitForScreen, withPage } from "./harness.mjs";
 
 const patience = { timeout: 180_000 };
 
@@ -92,4 +92,36 @@ test("leaving the workspace saves, asks if that fails, and whoever stays has the
     await list.waitFor();
     assert.equal(new URL(page.url()).pathname, "/");
     assert.equal(await server.text(id, "main.py"), "one\ntwo three");
+  }));
+
+test("a sign-in that ends is asked again over the page, which then goes on with all it had", patience, () =>
+  withPage({}, async ({ page, context, server, allowed }) => {
+    const id = await createSession(page, "again");
+    await put(server, id, "main.py", "one\n");
+    await open(page, "main.py");
+    await focusTerminal(page);
+    await page.keyboard.type("echo $((6*");
+    await waitForScreen(page, "echo $((6*");
+    allowed.offline = true;
+    const answer = await context.request.post(`${server.base}/api/sign-out`, { headers: { "x-berth": "1", origin: server.base } });
+    assert.ok(answer.ok(), `signed out: ${answer.status()}`);
+    await typeAtEnd(page, "two");
+    const dialog = await asked(page, "Sign in again");
+    // Nothing puts it away but a sign-in.
+    for (let n = 0; n < 3; n += 1) await page.keyboard.press("Escape");
+    await dialog.waitFor();
+    assert.equal(await editorText(page), "one\ntwo", "the page is as it was");
+    await page.getByText("You are signed out").first().waitFor({ state: "attached" });
+    assert.equal(await server.text(id, "main.py"), "one\n");
+
+    await dialog.getByLabel("Sign-in link or token").fill(server.newLink());
+    await page.keyboard.press("Enter");
+    await dialog.waitFor({ state: "detached" });
+    await eventually("what was typed is saved", async () => (await server.text(id, "main.py")) === "one\ntwo");
+    await page.locator("footer").getByText("Connected").waitFor();
+    await type(page, "7))");
+    await waitForScreen(page, "\n42\n");
+    // And what happens elsewhere is heard of again.
+    await put(server, id, "new.txt", "");
+    await page.getByRole("treeitem", { name: "new.txt" }).waitFor();
   }));

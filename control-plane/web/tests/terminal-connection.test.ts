@@ -1,4 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { signedIn, signedOut } from "../page/api/presence";
+import type { NotSent } from "../page/lib/input-queue";
 import { SaveGate } from "../page/lib/save-gate";
 import { TerminalConnection, type Ended, type Screen } from "../page/terminal/connection";
 
@@ -19,8 +21,10 @@ class FakeSocket {
   constructor() {
     FakeSocket.all.push(this);
   }
+  typed: string[] = [];
   send(frame: string | ArrayBuffer) {
     if (typeof frame === "string") this.sent.push(JSON.parse(frame));
+    else this.typed.push(new TextDecoder().decode(frame.slice(17)));
   }
   close(code: number) {
     this.closedWith = code;
@@ -33,9 +37,9 @@ class FakeSocket {
   say(message: object) {
     this.onmessage({ data: JSON.stringify(message) });
   }
-  cut() {
+  cut(code = 1006) {
     this.readyState = 3;
-    this.onclose({ code: 1006, reason: "" });
+    this.onclose({ code, reason: "" });
   }
   of(type: string) {
     return this.sent.filter((frame) => frame["type"] === type);
@@ -63,6 +67,7 @@ class PlainScreen implements Screen {
 let screen: PlainScreen;
 let connection: TerminalConnection;
 let ended: Ended | undefined;
+let lost: NotSent | undefined;
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -72,12 +77,12 @@ beforeEach(() => {
   vi.stubGlobal("addEventListener", () => undefined);
   vi.stubGlobal("removeEventListener", () => undefined);
   screen = new PlainScreen();
-  ended = undefined;
+  ended = lost = undefined;
   connection = new TerminalConnection("/t", "viewer", screen, new SaveGate(), {
     link: () => undefined,
     ready: () => undefined,
     exited: (how) => (ended = how),
-    notSent: () => undefined,
+    notSent: (what) => (lost = what),
     notice: () => undefined,
   });
   screen.connection = connection;
@@ -157,5 +162,32 @@ describe("a hidden terminal", () => {
     FakeSocket.last.say({ type: "output", offset: 2, data: "done" });
     expect(screen.painted).toBe("$ done");
     expect(FakeSocket.last.closedWith).toBe(1000);
+  });
+});
+
+describe("a terminal whose viewer's sign-in ends", () => {
+  it("says so, loses no key, and comes back once somebody is signed in again", () => {
+    attach("$ ");
+    const told = vi.fn();
+    const stop = signedOut.on(told);
+    FakeSocket.last.cut(4401);
+    expect(told).toHaveBeenCalledOnce();
+    connection.type(new TextEncoder().encode("make"));
+    vi.advanceTimersByTime(3_600_000);
+    expect(FakeSocket.all).toHaveLength(1);
+    signedIn.tell();
+    expect(FakeSocket.all).toHaveLength(2);
+    FakeSocket.last.open();
+    FakeSocket.last.say(hello(2));
+    expect([FakeSocket.last.typed, lost]).toEqual([["make"], undefined]);
+    stop();
+  });
+
+  it("stays away if it was closed meanwhile", () => {
+    attach("$ ");
+    FakeSocket.last.cut(4401);
+    connection.close();
+    signedIn.tell();
+    expect(FakeSocket.all).toHaveLength(1);
   });
 });

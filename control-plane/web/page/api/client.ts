@@ -1,19 +1,11 @@
 // One way to ask the server: same origin, the cookie, the header that a foreign
 // page cannot send, a time limit, and problems as `Problem`.
 
+import { signedOut } from "./presence";
 import { Problem } from "./problem";
 
 /** A request without an answer is given up after this long, in milliseconds. */
 const TIMEOUT_MS = 30_000;
-
-type Listener = () => void;
-const signedOut = new Set<Listener>();
-
-/** Calls back when an answer says that nobody is signed in. */
-export function onSignedOut(listener: Listener): () => void {
-  signedOut.add(listener);
-  return () => signedOut.delete(listener);
-}
 
 export interface Ask {
   method?: string;
@@ -47,7 +39,7 @@ export async function ask(path: string, { method = "GET", json, body, headers = 
     throw Problem.offline();
   }
   if (response.ok) return response;
-  if (response.status === 401) for (const listener of signedOut) listener();
+  if (response.status === 401) signedOut.tell();
   throw await Problem.of(response);
 }
 

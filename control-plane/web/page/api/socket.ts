@@ -2,8 +2,9 @@
 // the network returns, and notices a silent peer.
 
 import { Backoff } from "../lib/backoff";
-import { whyClosed, type Closed, type Of } from "../lib/terminal-protocol";
+import { SIGNED_OUT, whyClosed, type Closed, type Of } from "../lib/terminal-protocol";
 import { socketUrl } from "./client";
+import { signedIn, signedOut } from "./presence";
 
 /** A ping goes out this often, in milliseconds. */
 const PING_MS = 15_000;
@@ -13,7 +14,7 @@ const SILENCE_MS = 10_000;
 export type Link =
   | { state: "connecting" }
   | { state: "open"; rttMs?: number }
-  /** `at` is when the next attempt starts (milliseconds since the epoch); infinite while nobody looks. */
+  /** `at` is when the next attempt starts (milliseconds since the epoch); infinite while nobody looks, or is signed in. */
   | { state: "waiting"; at: number; why: Closed }
   | { state: "ended"; why: Closed };
 
@@ -34,6 +35,7 @@ export class LastingSocket {
   #silence: ReturnType<typeof setTimeout> | undefined;
   #pingedAt = 0;
   #stopped = true;
+  #unlisten: (() => void) | undefined;
 
   constructor(
     private readonly path: string,
@@ -45,6 +47,7 @@ export class LastingSocket {
     if (!this.#stopped) return;
     this.#stopped = false;
     addEventListener("online", this.retryNow);
+    this.#unlisten = signedIn.on(this.retryNow);
     this.#connect();
   }
 
@@ -52,6 +55,7 @@ export class LastingSocket {
   stop(): void {
     this.#stopped = true;
     removeEventListener("online", this.retryNow);
+    this.#unlisten?.();
     clearTimeout(this.#retry);
     this.#drop(1000);
   }
@@ -142,6 +146,11 @@ export class LastingSocket {
     clearTimeout(this.#silence);
     if (this.#stopped) return;
     const why = whyClosed(code, reason, this.of);
+    if (code === SIGNED_OUT) {
+      // Trying again helps once somebody signs in, and what waits to be sent waits until then.
+      this.handlers.changed({ state: "waiting", at: Number.POSITIVE_INFINITY, why });
+      return signedOut.tell();
+    }
     if (!why.retry) {
       this.#stopped = true;
       this.handlers.changed({ state: "ended", why });

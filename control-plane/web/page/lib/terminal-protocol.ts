@@ -82,10 +82,13 @@ export interface Closed {
 /** What a socket shows. */
 export type Of = "terminal" | "session";
 
+/** The close code of a socket whose viewer is not, or no longer, signed in. */
+export const SIGNED_OUT = 4401;
+
 /** The meaning of a WebSocket close code of Berth's. */
 export function whyClosed(code: number, reason: string, of: Of = "terminal"): Closed {
   switch (code) {
-    case 4401:
+    case SIGNED_OUT:
       return { retry: false, message: "You are signed out. Sign in again to go on; the program keeps running." };
     case 4403:
       return { retry: false, message: `You may no longer open this ${of}. Ask the session's owner for access.` };

@@ -1,6 +1,6 @@
 // Who is signed in and which view is shown.
 
-import { onSignedOut } from "../api/client";
+import { signedIn, signedOut } from "../api/presence";
 import { Problem } from "../api/problem";
 import * as sessions from "../api/sessions";
 import { parseRoute, type Route } from "../lib/route";
@@ -8,6 +8,8 @@ import { parseRoute, type Route } from "../lib/route";
 class App {
   /** `undefined` until the server has said. */
   user = $state<{ name: string } | null | undefined>(undefined);
+  /** The user's sign-in ended in the middle of things: what is shown stays, and waits for another. */
+  expired = $state(false);
   problem = $state<Problem | undefined>(undefined);
   route = $state.raw<Route>(parseRoute(location.pathname, location.search));
   /** The address of what is shown. */
@@ -17,14 +19,23 @@ class App {
   #step = 0;
 
   constructor() {
-    onSignedOut(() => (this.user = null));
+    signedOut.on(() => {
+      if (this.user) this.expired = true;
+      else this.user = null;
+    });
     addEventListener("popstate", () => void this.#wentTo(location.pathname + location.search));
   }
 
   async load(): Promise<void> {
     this.problem = undefined;
     try {
-      this.user = await sessions.me();
+      const user = await sessions.me();
+      // What is on the page is another's.
+      if (this.user && this.user.name !== user.name) return location.reload();
+      this.user = user;
+      if (!this.expired) return;
+      this.expired = false;
+      signedIn.tell();
     } catch (error) {
       const problem = Problem.from(error);
       if (problem.status !== 401) this.problem = problem;
@@ -79,6 +90,7 @@ class App {
     if (!(await this.#leaves(undefined))) return;
     await sessions.signOut();
     this.user = null;
+    this.expired = false;
   }
 }
 

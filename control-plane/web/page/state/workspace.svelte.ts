@@ -2,6 +2,7 @@
 // event socket that keeps all of it true.
 
 import { readEvent, type SyncState, type Transfer, type WorkspaceEvent } from "../api/events";
+import { signedIn } from "../api/presence";
 import { Problem } from "../api/problem";
 import * as sessions from "../api/sessions";
 import type { Session, TerminalInfo } from "../api/sessions";
@@ -63,6 +64,7 @@ export class Workspace {
   #run = new AbortController();
   #kept: Kept;
   #stopKeeping: () => void;
+  #unlisten: () => void;
 
   constructor(
     readonly uuid: string,
@@ -95,6 +97,7 @@ export class Workspace {
         } satisfies Kept),
       );
     });
+    this.#unlisten = signedIn.on(this.#back);
     void this.#start(place);
   }
 
@@ -118,6 +121,7 @@ export class Workspace {
   close(): void {
     this.letting.answer(false);
     this.#stopKeeping();
+    this.#unlisten();
     this.#socket.stop();
     for (const doc of this.documents) {
       if (doc.dirty) void doc.save().finally(() => doc.close());
@@ -129,6 +133,13 @@ export class Workspace {
     this.#socket.retryNow();
     if (this.problem) void this.loadSession();
     if (this.files.problem) void this.files.refresh();
+  };
+
+  /** Signed in again: whatever failed meanwhile is done now. The socket comes back by itself. */
+  #back = (): void => {
+    void this.loadSession();
+    void this.files.refresh();
+    void this.saveAll();
   };
 
   async loadSession(): Promise<void> {
