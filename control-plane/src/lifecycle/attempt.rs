@@ -14,6 +14,8 @@ pub(super) struct Attempt {
     pub(super) began: Instant,
     pub(super) launched: bool,
     pub(super) proven: bool,
+    /// Whether its agent has linked since.
+    pub(super) has_linked: bool,
     pub(super) failures: u32,
     pub(super) retry_at: Instant,
     pub(super) hopeless: Option<String>,
@@ -39,6 +41,7 @@ impl Attempt {
             began: now,
             launched: false,
             proven: false,
+            has_linked: false,
             failures: 0,
             retry_at: now,
             hopeless: None,
@@ -68,6 +71,7 @@ impl Attempt {
     pub(super) fn note_link(&mut self) {
         self.linked_at = Some(Instant::now());
         self.proven = true;
+        self.has_linked = true;
     }
 
     /// Its agent's link ended, while the agent may live and dial again.
@@ -88,6 +92,7 @@ impl Attempt {
         self.failures += 1;
         self.launched = false;
         self.proven = false;
+        self.has_linked = false;
         self.ending = None;
         self.told.clear();
         self.stuck = None;

@@ -25,12 +25,12 @@ impl Lifecycle {
             if !attempt.told.insert(key.clone()) {
                 continue;
             }
-            // A start's steps belong to the start that this worker saw; what else happened may have been told
-            // before the server was started anew.
+            // A start's steps belong to the start that this worker saw; both they, if it went on with one, and what
+            // else happened may have been told before the server was started anew.
             let is_step = matches!(*code, "scheduled" | "container_started");
             let since = record.session.state_at;
-            if (is_step && attempt.launched && !linked)
-                || (!is_step && !timeline::is_told(self.database(), id, code, message, since).await?)
+            if (!is_step || (attempt.launched && !linked))
+                && !timeline::is_told(self.database(), id, code, message, since).await?
             {
                 self.step_line(id, code, message, attempt).await?;
             }
@@ -47,7 +47,7 @@ impl Lifecycle {
             return Ok(());
         }
         attempt.stuck = None;
-        let has_run = attempt.proven || record.session.state == State::Running;
+        let has_run = attempt.has_linked || record.session.state == State::Running;
         match &observed.trouble {
             // One that has run needs something else than its like: what its users left in it may be in its way, such as
             // memory that no program holds any more. A program that needs too much now and then ends nothing.

@@ -51,6 +51,8 @@ pub struct Facts {
     pub linked: bool,
     /// Whether its agent's process or pod is there.
     pub present: bool,
+    /// Whether that is about to end.
+    pub ending: bool,
     /// Whether the runtime keeps files of it.
     pub volume: bool,
     /// Whether an agent was launched in this attempt.
@@ -138,6 +140,10 @@ fn towards_running(facts: &Facts) -> Action {
     if facts.present && facts.stuck {
         return Action::Replace;
     }
+    if facts.present && !facts.launched && facts.state == State::Starting && !facts.ending {
+        // Its launch was cut short: only done again does it come to its end, and takes what is there.
+        return Action::Launch;
+    }
     if facts.present {
         let patience = if facts.launched && !facts.proven { facts.patience } else { RETURN_TIMEOUT };
         let left = patience.saturating_sub(facts.waited);
@@ -167,6 +173,7 @@ mod tests {
             state: State::Starting,
             linked: false,
             present: false,
+            ending: false,
             volume: true,
             launched: false,
             proven: false,
@@ -226,6 +233,17 @@ mod tests {
             (
                 "so is one found running",
                 Facts { present: true, state: State::Running, ..f() },
+                Action::Wait(RETURN_TIMEOUT),
+            ),
+            ("a launch that was cut short is done again", Facts { present: true, ..f() }, Action::Launch),
+            (
+                "after its pause",
+                Facts { present: true, failures: 1, pause: second, ..f() },
+                Action::Wait(second),
+            ),
+            (
+                "but not while what is there ends",
+                Facts { present: true, ending: true, ..f() },
                 Action::Wait(RETURN_TIMEOUT),
             ),
             (
@@ -301,17 +319,19 @@ mod tests {
         fn nothing_is_removed_unless_deletion_is_wanted_and_nothing_launched_twice(
             want in prop_oneof![Just(Want::Running), Just(Want::Stopped)],
             state in prop_oneof![Just(State::Stopped), Just(State::Starting), Just(State::Running), Just(State::Stopping), Just(State::Failed)],
-            linked: bool, present: bool, volume: bool, release: bool, launched: bool, proven: bool, hopeless: bool, stuck: bool,
+            linked: bool, present: bool, ending: bool, volume: bool, release: bool, launched: bool, proven: bool, hopeless: bool, stuck: bool,
             waited in 0u64..100, failures in 0u32..9, pause in 0u64..3,
         ) {
             let facts = Facts {
-                want, state, linked, present, volume, launched, proven, failures, hopeless, stuck, release,
+                want, state, linked, present, ending, volume, launched, proven, failures, hopeless, stuck, release,
                 waited: Duration::from_secs(waited), patience: START_TIMEOUT, pause: Duration::from_secs(pause),
             };
             let action = step(&facts);
             prop_assert!(!matches!(action, Action::Remove | Action::Erase));
             if action == Action::Launch {
-                prop_assert!(want == Want::Running && !present && !linked && !launched);
+                prop_assert!(want == Want::Running && !linked && !launched);
+                // What is there without having been launched is adopted.
+                prop_assert!(!present || (state == State::Starting && !ending));
             }
             if want == Want::Running {
                 prop_assert!(!matches!(action, Action::Stop | Action::Release));

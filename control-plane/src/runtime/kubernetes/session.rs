@@ -120,7 +120,38 @@ impl KubernetesRuntime {
                 }
             }
         }
+        for pod in self.pods_of(spec.session).await? {
+            if let Some(ensured) = self.adopt_unknown(pod, spec).await? {
+                return Ok(ensured);
+            }
+        }
         self.create_pod(spec).await
+    }
+
+    /// A pod of this session's that has no row: the answer to its creation was lost, or the server died before it
+    /// was noted. It may have another generation's name.
+    async fn adopt_unknown(&self, pod: Pod, spec: &Spec) -> Result<Option<Ensured>, RuntimeError> {
+        let (name, ends) = (pod.name_any(), pod.metadata.deletion_timestamp.is_some());
+        if ends {
+            return if status::look(&pod).running { Err(still_ending(&name)) } else { Ok(None) };
+        }
+        let volume = rows::volume(&self.0.database, spec.session).await.map_err(database)?;
+        match volume.filter(|volume| status::look(&pod).running && has_volume(&pod, volume)) {
+            Some(volume) => self.note(&pod, &volume, spec).await.map(|()| Some(Ensured::Adopted)),
+            None => {
+                objects::delete(&self.0.objects.pods, &name, pod.uid(), None).await?;
+                Err(still_ending(&name))
+            }
+        }
+    }
+
+    async fn note(&self, pod: &Pod, volume: &str, spec: &Spec) -> Result<(), RuntimeError> {
+        let name = pod.name_any();
+        let Some(uid) = uid(pod) else {
+            return Err(RuntimeError::Retry(format!("the pod {name} has no id that is one")));
+        };
+        let hash = spec.template.hash();
+        rows::keep(&self.0.database, uid, &name, volume, &hash, Some(spec.session)).await.map_err(database)
     }
 
     /// A pod that has a row: one that this session had, or one that waited and is now being given to it.
@@ -187,11 +218,7 @@ impl KubernetesRuntime {
             }
             Err(why) => return Err(error::explain("its pod could not be made", why)),
         };
-        let Some(uid) = uid(&pod) else {
-            return Err(RuntimeError::Retry(format!("the pod {name} has no id that is one")));
-        };
-        let hash = spec.template.hash();
-        rows::keep(db, uid, &name, &volume, &hash, Some(spec.session)).await.map_err(database)?;
+        self.note(&pod, &volume, spec).await?;
         Ok(ensured)
     }
 
@@ -354,6 +381,12 @@ impl KubernetesRuntime {
 fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn has_volume(pod: &Pod, name: &str) -> bool {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref()).into_iter().flatten();
+    let mut claims = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    claims.any(|claim| claim.claim_name == name)
 }
 
 fn still_ending(name: &str) -> RuntimeError {

@@ -1,6 +1,7 @@
 //! The watch: what it tells of, and that it survives what watches suffer.
 
 use super::*;
+use crate::runtime::Ensured;
 use http::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -63,4 +64,27 @@ async fn a_watch_goes_on_after_a_list_that_failed_a_version_too_old_and_a_stream
     wait_for(&mut told, first).await;
     wait_for(&mut told, second).await;
     assert!(scene.cluster.all_faults_met());
+}
+
+#[tokio::test]
+async fn a_pod_whose_making_was_not_noted_is_taken_by_the_next_try_whatever_its_generation() {
+    let scene = Scene::new().await;
+    let (spec, pod, _) = scene.started("a").await;
+    let uid = rows::of_session(&scene.database, spec.session).await.unwrap()[0].uid;
+    rows::forget(&scene.database, uid).await.unwrap();
+    let (mut told, _watch) = watching(&scene);
+    wait_for(&mut told, spec.session).await;
+    let next = scene.spec(spec.session, 2);
+    let seen = async { while !scene.runtime.observe(spec.session).await.unwrap().running {} };
+    tokio::time::timeout(PATIENCE, seen).await.unwrap();
+    scene.runtime.prepare(&next).await.unwrap();
+    assert_eq!(scene.runtime.ensure(&next).await.unwrap(), Ensured::Adopted);
+    assert_eq!(scene.cluster.names("pods"), [pod]);
+    assert_eq!(rows::of_session(&scene.database, spec.session).await.unwrap()[0].uid, uid);
+    // One on another volume has nothing of this session's.
+    rows::forget(&scene.database, uid).await.unwrap();
+    rows::set_volume(&scene.database, spec.session, Some("another")).await.unwrap();
+    assert!(scene.runtime.ensure(&next).await.unwrap_err().to_string().contains("still ending"));
+    assert_eq!(scene.runtime.ensure(&next).await.unwrap(), Ensured::Started);
+    assert_eq!(scene.cluster.names("pods"), [super::super::names::pod(spec.session, 2)]);
 }
