@@ -90,8 +90,9 @@ impl AgentIdentity for PodIdentity {
         let row = rows::get(&self.database, uid).await.map_err(|why| IdentityError(why.to_string()))?;
         match row {
             Some(row) => Ok(Some(match row.session_uuid {
-                Some(session) => Identified::Session(SessionId(session)),
-                None => Identified::Waiting(uid),
+                Some(session) if row.handed_over != 0 => Identified::Session(SessionId(session)),
+                // Nor is one that was claimed let in before that is finished.
+                _ => Identified::Waiting(uid),
             })),
             // Its row follows a moment after it was made; one that never gets any is removed as left behind.
             None => Err(IdentityError(format!("the pod {uid} is not known yet"))),

@@ -83,6 +83,9 @@ async fn a_waiting_agent_is_let_in_once_its_pod_carries_the_sessions_labels() {
     scene.runtime.prepare(&spec).await.unwrap();
     let early = tokio::time::timeout(std::time::Duration::from_millis(100), &mut waiting).await;
     assert!(early.is_err(), "claimed, yet without labels");
+    // Nor is one that dials again meanwhile, as it does when the server that claimed it died.
+    scene.cluster.review(vouched(uid));
+    assert_eq!(scene.runtime.identity().identify("token").await.unwrap(), Some(Identified::Waiting(uid)));
     scene.runtime.ensure(&spec).await.unwrap();
     assert_eq!(waiting.await.unwrap(), Some(spec.session));
     assert_eq!(
