@@ -57,7 +57,7 @@ async fn heed(lifecycle: &Lifecycle, event: AgentEvent) {
         AgentEvent::Linked { session } | AgentEvent::Unlinked { session, .. } => lifecycle.kick(session),
         AgentEvent::Notice { session, kind, message } => {
             let line = Line { kind: "agent", step: Some(&kind), message, ..Line::default() };
-            if let Err(why) = timeline::add_of_agent(lifecycle.database(), session, line).await {
+            if let Err(why) = timeline::add(lifecycle.database(), session, line).await {
                 tracing::warn!(%session, %why, "a line of the timeline was lost");
             }
         }

@@ -116,7 +116,7 @@ async fn a_volume_may_go_after_a_complete_stop_only_and_once() {
 }
 
 #[tokio::test]
-async fn a_timeline_keeps_its_newest_lines_however_much_an_agent_says() {
+async fn a_timeline_keeps_its_newest_lines_however_many_there_are() {
     on_each(|database| async move {
         let [id, other] = ["chatty", "other"].map(|name| started(&database, name, None));
         let (id, other) = (id.await.id, other.await.id);
@@ -133,8 +133,8 @@ async fn a_timeline_keeps_its_newest_lines_however_much_an_agent_says() {
         };
         let many = (0..timeline::KEPT).map(|n| said(n.to_string()));
         session_event::Entity::insert_many(many).exec_without_returning(database.writer()).await.unwrap();
-        let line = Line { kind: "agent", message: "the last".to_owned(), ..Line::default() };
-        timeline::add_of_agent(&database, id, line).await.unwrap();
+        let line = Line { kind: "start", message: "the last".to_owned(), ..Line::default() };
+        timeline::add(&database, id, line).await.unwrap();
         let kept = session_event::Entity::find().filter(session_event::Column::SessionUuid.eq(id.0));
         assert_eq!(kept.count(database.reader()).await.unwrap(), timeline::KEPT);
         let newest = timeline::newest(&database, id).await.unwrap();

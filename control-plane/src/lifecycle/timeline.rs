@@ -15,7 +15,7 @@ use shared::id::SessionId;
 /// Lines of a timeline that are given at once: the newest.
 const TIMELINE_LINES: u64 = 500;
 
-/// Lines that a timeline keeps, whatever its agent says: the newest.
+/// Lines that a timeline keeps, whatever happens to its session: the newest.
 pub(super) const KEPT: u64 = 2_000;
 
 /// A line for the timeline.
@@ -35,14 +35,9 @@ pub(super) struct Line<'a> {
     pub actor: Option<String>,
 }
 
-/// Adds a line to a session's timeline.
+/// Adds a line to a session's timeline. Agents and people may make many: what is oldest goes.
 pub(super) async fn add(database: &Database, id: SessionId, line: Line<'_>) -> Result<()> {
-    insert(database.writer(), id, line).await
-}
-
-/// Adds what an agent said. It may say much: what is oldest goes.
-pub(super) async fn add_of_agent(database: &Database, id: SessionId, line: Line<'_>) -> Result<()> {
-    add(database, id, line).await?;
+    insert(database.writer(), id, line).await?;
     let of_session = || session_event::Column::SessionUuid.eq(id.0);
     let beyond: Option<i64> = session_event::Entity::find()
         .select_only()
