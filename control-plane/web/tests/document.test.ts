@@ -11,6 +11,8 @@ class OneFile implements Files {
   content: string | undefined = "one\ntwo\nthree\nfour\n";
   down = false;
   saves = 0;
+  /** All that was ever saved. */
+  past: string[] = [];
   /** Set to make a save wait. */
   wait: Promise<void> | undefined;
 
@@ -28,6 +30,7 @@ class OneFile implements Files {
     if (stale) throw new Problem(409, "stale", "", "changed", "r");
     this.rev += 1;
     this.content = new TextDecoder().decode(bytes);
+    this.past.push(this.content);
     return { path, rev: this.rev, hash: "", size: bytes.length };
   }
 
@@ -124,8 +127,73 @@ describe("an open file", () => {
     buffer().type("one\nmine\nthree\nfour\n");
     file.write("one\ntheirs\nthree\nfour\n");
     await doc.save();
-    doc.takeTheirs();
+    expect(await doc.takeTheirs()).toBe(true);
     expect([buffer().value, doc.dirty, doc.conflict]).toEqual(["one\ntheirs\nthree\nfour\n", false, undefined]);
+    expect(file.past).toEqual(["one\nmine\nthree\nfour\n", "one\ntheirs\nthree\nfour\n"]);
+    buffer().type("one\ntheirs, then mine\nthree\nfour\n");
+    expect(await doc.save()).toBe(true);
+  });
+
+  it("takes theirs also if it is no text, byte for byte, with mine in the history", async () => {
+    buffer().type("one\nmine\nthree\nfour\n");
+    file.write("a\0b");
+    await doc.save();
+    expect(await doc.takeTheirs()).toBe(true);
+    expect([file.past, doc.phase, doc.dirty]).toEqual([["one\nmine\nthree\nfour\n", "a\0b"], "binary", false]);
+  });
+
+  it("writes nothing to take what is no text over text that nobody edited", async () => {
+    await doc.changedOutside(file.write("a\0b"));
+    expect(await doc.takeTheirs()).toBe(true);
+    expect([file.past, doc.phase]).toEqual([[], "binary"]);
+  });
+
+  it("keeps the question and the text if mine cannot be kept in the history", async () => {
+    buffer().type("one\nmine\nthree\nfour\n");
+    file.write("one\ntheirs\nthree\nfour\n");
+    await doc.save();
+    file.down = true;
+    expect(await doc.takeTheirs()).toBe(false);
+    expect([doc.problem?.isOffline, doc.conflict?.theirs?.text]).toEqual([true, "one\ntheirs\nthree\nfour\n"]);
+    expect([buffer().value, doc.dirty]).toEqual(["one\nmine\nthree\nfour\n", true]);
+    file.down = false;
+    expect(await doc.takeTheirs()).toBe(true);
+    expect(file.content).toBe("one\ntheirs\nthree\nfour\n");
+  });
+
+  it("can take theirs when only the second of the two saves failed", async () => {
+    buffer().type("one\nmine\nthree\nfour\n");
+    file.write("one\ntheirs\nthree\nfour\n");
+    await doc.save();
+    const save = file.save.bind(file);
+    file.save = async (...all) => {
+      const saved = await save(...all);
+      file.down = true;
+      return saved;
+    };
+    expect(await doc.takeTheirs()).toBe(false);
+    expect(file.content).toBe("one\nmine\nthree\nfour\n");
+    Object.assign(file, { save, down: false });
+    expect(await doc.takeTheirs()).toBe(true);
+    expect([file.content, doc.problem]).toEqual(["one\ntheirs\nthree\nfour\n", undefined]);
+  });
+
+  it("asks about the newest text if theirs changed once more", async () => {
+    buffer().type("one\nmine\nthree\nfour\n");
+    file.write("one\ntheirs\nthree\nfour\n");
+    await doc.save();
+    file.write("one\nnewer\nthree\nfour\n");
+    expect(await doc.takeTheirs()).toBe(false);
+    expect([doc.conflict?.theirs?.text, buffer().value]).toEqual(["one\nnewer\nthree\nfour\n", "one\nmine\nthree\nfour\n"]);
+  });
+
+  it("keeps mine if theirs is gone by the time it is taken", async () => {
+    buffer().type("one\nmine\nthree\nfour\n");
+    file.write("one\ntheirs\nthree\nfour\n");
+    await doc.save();
+    file.write(undefined);
+    expect(await doc.takeTheirs()).toBe(false);
+    expect([doc.deleted, doc.conflict, doc.dirty, buffer().value]).toEqual([true, undefined, true, "one\nmine\nthree\nfour\n"]);
   });
 
   it("raises no conflict over its own save that comes back as news", async () => {

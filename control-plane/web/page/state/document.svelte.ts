@@ -13,6 +13,8 @@ import { decode, encode, LARGE_BYTES, type TextFile, type TextForm } from "../li
 const AUTOSAVE_MS = 900;
 /** A save that met a newer revision merges and tries again at most this often. */
 const MERGE_ROUNDS = 4;
+/** Answers to a save that expected another revision, or any. */
+const CHANGED = [404, 409, 410, 412];
 
 /** The editor's hold on a text. */
 export interface Buffer {
@@ -37,6 +39,14 @@ export interface Surroundings {
 
 export type Phase = "loading" | "ready" | "binary" | "large" | "failed";
 
+export interface Conflict {
+  /** What a save has to expect. */
+  rev: number;
+  bytes: Uint8Array<ArrayBuffer>;
+  /** Undefined if theirs is no longer text. */
+  theirs: TextFile | undefined;
+}
+
 export class Document {
   path = $state("");
   phase = $state<Phase>("loading");
@@ -47,8 +57,8 @@ export class Document {
   saving = $state(false);
   /** The file was deleted elsewhere; the text here is kept. */
   deleted = $state(false);
-  /** Both sides changed the same lines; `text` is undefined if theirs is no longer text. */
-  conflict = $state.raw<{ rev: number; theirs: TextFile | undefined } | undefined>();
+  /** Both sides changed the same lines. */
+  conflict = $state.raw<Conflict | undefined>();
   /** The text changed from outside just now; `before` is what stood here. */
   outside = $state.raw<{ rev: number; before: string } | undefined>();
   /** Why the last save, or opening, failed. */
@@ -170,18 +180,45 @@ export class Document {
     });
   }
 
-  /** Theirs wins; mine can be had back by undo. */
-  takeTheirs(): void {
-    const conflict = this.conflict;
-    if (!conflict || !this.buffer) return;
+  /** Theirs wins; mine is saved below it, so that it stays in the history, and can be had back by undo, too. */
+  takeTheirs(): Promise<boolean> {
+    return this.#inTurn(async () => {
+      this.problem = undefined;
+      try {
+        await this.#putTheirsOnMine();
+        return true;
+      } catch (error) {
+        const problem = Problem.from(error);
+        // It changed once more: then that is what there is to decide about.
+        if (CHANGED.includes(problem.status)) await this.#guarded(() => this.#reconcile(false));
+        else this.problem = problem;
+        if (this.deleted) this.conflict = undefined;
+        return false;
+      }
+    });
+  }
+
+  async #putTheirsOnMine(): Promise<void> {
+    const { conflict, buffer } = this;
+    if (!conflict || !buffer) return;
+    const mine = buffer.text();
+    let rev = conflict.rev;
+    // What nobody edited is in the history already.
+    if (mine !== this.#base) {
+      rev = (await this.around.files.save(this.path, encode(mine, this.form), { rev })).rev;
+      // Should the next step fail, this is what the one after it has to expect.
+      this.conflict = { ...conflict, rev };
+      rev = (await this.around.files.save(this.path, conflict.bytes, { rev })).rev;
+    }
     this.conflict = undefined;
-    this.#rev = conflict.rev;
+    this.#rev = rev;
+    this.size = conflict.bytes.length;
     if (!conflict.theirs) {
       this.phase = "binary";
       this.dirty = false;
       return;
     }
-    this.buffer.apply(edits(this.buffer.text(), conflict.theirs.text), true);
+    buffer.apply(edits(buffer.text(), conflict.theirs.text), true);
     this.#settleOn(conflict.theirs);
   }
 
@@ -251,12 +288,12 @@ export class Document {
     this.problem = undefined;
     this.size = bytes.length;
     if (!theirs) {
-      this.conflict = { rev, theirs };
+      this.conflict = { rev, bytes, theirs };
       return;
     }
     const merge = merge3(this.#base, mine, theirs.text);
     if (!merge.clean) {
-      this.conflict = { rev, theirs };
+      this.conflict = { rev, bytes, theirs };
       clearTimeout(this.#autosave);
       return;
     }
