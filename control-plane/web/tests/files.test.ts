@@ -1,8 +1,9 @@
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { encodePath, moved, parsePlace, whyBadPath } from "../page/lib/paths";
 import { parseRoute, workspaceUrl } from "../page/lib/route";
 import { decode, encode } from "../page/lib/text-file";
 import { rowsInView, Tree, type Item } from "../page/lib/tree";
+import { WorkspaceFiles } from "../page/state/files.svelte";
 
 const item = (path: string, kind: Item["kind"] = "file", rev = 1): Item => ({ path, kind, rev, mode: 0o644, size: 0 });
 const raw = (text: string) => new TextEncoder().encode(text);
@@ -63,6 +64,34 @@ describe("the tree", () => {
     expect(rowsInView(2400, 600, 24, 50_000, 10)).toEqual({ first: 90, last: 135 });
     expect(rowsInView(0, 600, 24, 3, 10)).toEqual({ first: 0, last: 3 });
     expect(rowsInView(99_999, 600, 24, 3, 10)).toEqual({ first: 3, last: 3 });
+  });
+});
+
+describe("the workspace's files", () => {
+  afterEach(() => void vi.unstubAllGlobals());
+
+  it("lose what a whole tree has no more, and say so, when the server cannot tell what changed", async () => {
+    const answers = [
+      { rev: 9, complete: true, items: [item("a"), item("d", "dir"), item("d/x"), item("stays")] },
+      { rev: 40, complete: true, items: [item("stays"), item("new", "file", 40)] },
+      { rev: 3, complete: true, items: [item("stays")] },
+    ];
+    const asked: string[] = [];
+    vi.stubGlobal("fetch", async (url: string) => (asked.push(url), Response.json(answers.shift())));
+    const told: string[] = [];
+    const files = new WorkspaceFiles("w", (items) => told.push(...items.map(({ path, deleted }) => (deleted ? `${path} gone` : path))));
+    await files.refresh();
+    const { version } = files;
+    await files.refresh(40);
+    expect(asked.at(-1)).toContain("since=9");
+    expect([...files.tree.items.keys()]).toEqual(["stays", "new"]);
+    expect(files.tree.rows(new Set(["d"])).map((row) => row.path)).toEqual(["new", "stays"]);
+    expect(told.sort()).toEqual(["a gone", "d gone", "d/x gone", "new", "stays"]);
+    expect(files.version).toBeGreaterThan(version);
+
+    // Also back to an older history.
+    await files.refresh();
+    expect([files.tree.rev, [...files.tree.items.keys()]]).toEqual([3, ["stays"]]);
   });
 });
 

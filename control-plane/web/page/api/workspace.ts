@@ -26,7 +26,14 @@ export type Expect = { rev: number } | "absent" | "anything";
 
 const fileUrl = (uuid: string, path: string) => `/api/workspace/${uuid}/file/${encodePath(path)}`;
 
-export function tree(uuid: string, since?: number): Promise<{ rev: number; items: Item[] }> {
+/** What changed after `since`, deletions included; or, `complete`, all there is: the server may not know what went since then. */
+export interface TreeAnswer {
+  rev: number;
+  complete?: boolean;
+  items: Item[];
+}
+
+export function tree(uuid: string, since?: number): Promise<TreeAnswer> {
   return askJson(`/api/workspace/${uuid}/tree${since === undefined ? "" : `?since=${since}`}`, { timeoutMs: BYTES_TIMEOUT_MS });
 }
 

@@ -37,13 +37,16 @@ export class Tree {
   #sorted = new Map<string, string[]>();
   #strays = new Map<string, Set<string>>();
 
-  /** Takes the whole tree. */
-  replace(rev: number, items: Item[]): void {
+  /** Takes the whole tree; answers what was there and is gone, as deleted. */
+  replace(rev: number, items: Item[]): Item[] {
+    const gone = new Map(this.items);
+    for (const { path } of items) gone.delete(path);
     this.items.clear();
     this.#children.clear();
     this.#sorted.clear();
     this.rev = rev;
     for (const item of items) this.#set(item);
+    return [...gone.values()].map((item) => ({ ...item, rev, deleted: true }));
   }
 
   /** Takes what changed; answers the paths that did. */

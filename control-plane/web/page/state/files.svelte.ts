@@ -58,7 +58,13 @@ export class WorkspaceFiles {
       this.version += 1;
       return;
     }
-    const { rev, items } = await api.tree(this.uuid, this.tree.rev);
+    const { rev, items, complete } = await api.tree(this.uuid, this.tree.rev);
+    if (complete) {
+      const gone = this.tree.replace(rev, items);
+      this.version += 1;
+      this.changed([...items, ...gone]);
+      return;
+    }
     if (this.tree.update(rev, items).length > 0) this.version += 1;
     this.changed(items);
   }

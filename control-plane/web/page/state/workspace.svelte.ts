@@ -164,7 +164,8 @@ export class Workspace {
     this.#socket.proved();
     switch (event.type) {
       case "hello":
-        void this.files.refresh(this.files.loaded ? event.rev : undefined);
+        // A lower revision is another history, such as a restored one: what is here is not its.
+        void this.files.refresh(this.files.loaded && event.rev >= this.files.tree.rev ? event.rev : undefined);
         void this.loadSession();
         void this.trouble.refresh();
         void this.trouble.refreshConflicts();
