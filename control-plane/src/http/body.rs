@@ -14,6 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes a second that a body comes with at least. The slowest of lines has more, while one who only wants to hold a
 /// place here has to send for it.
 const PACE: u64 = 512;
+/// How long a body that is held in memory may take, however large: others wait for that memory.
+const WHOLE: Duration = Duration::from_secs(600);
 
 /// The pieces of a body, as they arrive.
 pub struct Body {
@@ -21,18 +23,29 @@ pub struct Body {
     /// When its first piece was asked for: nobody sends while it waits for its turn.
     began: Option<Instant>,
     received: u64,
+    /// Bytes a second that it comes with at least.
+    pace: u64,
+    /// How long it may take in all, beside its first moments.
+    longest: Duration,
 }
 
 impl Body {
     /// A body of these pieces.
     pub fn new(pieces: impl Stream<Item = Result<Bytes, warp::Error>> + Send + Sync + 'static) -> Self {
-        Self { pieces: Box::pin(pieces), began: None, received: 0 }
+        Self { pieces: Box::pin(pieces), began: None, received: 0, pace: PACE, longest: WHOLE }
+    }
+
+    /// The same, which must come within `time`: if its length is known, with the pace that this takes.
+    pub fn within(self, time: Duration, announced: Option<u64>) -> Self {
+        let pace = PACE.max(announced.unwrap_or(0) / time.as_secs().max(1));
+        Self { pace, longest: time, ..self }
     }
 
     /// The next piece; none at its end. 408 if it takes too long, 400 if the connection ends first.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         let now = Instant::now();
-        let paced = *self.began.get_or_insert(now) + PATIENCE + Duration::from_secs(self.received / PACE);
+        let earned = Duration::from_secs(self.received / self.pace).min(self.longest);
+        let paced = *self.began.get_or_insert(now) + PATIENCE + earned;
         match tokio::time::timeout_at(paced.min(now + PATIENCE), self.pieces.next()).await {
             Ok(None) => Ok(None),
             Ok(Some(Ok(piece))) => {
@@ -44,18 +57,21 @@ impl Body {
                 StatusCode::REQUEST_TIMEOUT,
                 "body_timeout",
                 format!(
-                    "The body arrived too slowly: nothing for {} seconds, or under {PACE} bytes a second. Nothing was \
-                     saved; send it again.",
-                    PATIENCE.as_secs()
+                    "The body arrived too slowly: nothing for {} seconds, under {} bytes a second, or not within {} \
+                     minutes. Nothing was saved; send it again.",
+                    PATIENCE.as_secs(),
+                    self.pace,
+                    self.longest.as_secs() / 60
                 ),
             )),
         }
     }
 
     /// All of it, refused as soon as it passes `limit` bytes or if it is not as long as `announced`.
-    pub async fn whole(mut self, limit: u64, announced: Option<u64>) -> Result<Bytes, Problem> {
+    pub async fn whole(self, limit: u64, announced: Option<u64>) -> Result<Bytes, Problem> {
+        let mut body = self.within(WHOLE, announced);
         let mut whole = BytesMut::with_capacity(announced.unwrap_or(0).min(limit) as usize);
-        while let Some(piece) = self.next().await? {
+        while let Some(piece) = body.next().await? {
             if (whole.len() + piece.len()) as u64 > limit {
                 return Err(too_large(limit));
             }
@@ -99,8 +115,23 @@ mod tests {
         let why = slow(1, 1000, Duration::from_secs(10)).whole(1 << 20, None).await.unwrap_err();
         assert_eq!(why.status, StatusCode::REQUEST_TIMEOUT);
         assert!(began.elapsed() <= PATIENCE + Duration::from_secs(1), "{:?}", began.elapsed());
-        let whole = slow(10 << 10, 100, Duration::from_secs(10)).whole(1 << 20, None).await.unwrap();
+        let whole = slow(20 << 10, 50, Duration::from_secs(10)).whole(1 << 20, None).await.unwrap();
         assert_eq!(whole.len(), 1000 << 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_body_must_come_faster_than_a_small_one() {
+        let began = Instant::now();
+        let trickle = slow(16 << 10, 100_000, Duration::from_secs(10));
+        let why = trickle.whole(1 << 30, Some(1 << 30)).await.unwrap_err();
+        assert_eq!(why.status, StatusCode::REQUEST_TIMEOUT);
+        assert!(began.elapsed() <= PATIENCE + Duration::from_secs(10), "{:?}", began.elapsed());
+        let whole = slow(1 << 20, 100, Duration::from_secs(5)).whole(1 << 30, Some(100 << 20)).await.unwrap();
+        assert_eq!(whole.len(), 100 << 20);
+        let began = Instant::now();
+        let why = slow(1 << 20, 10_000, Duration::from_secs(5)).whole(1 << 40, None).await.unwrap_err();
+        assert_eq!(why.status, StatusCode::REQUEST_TIMEOUT);
+        assert!(began.elapsed() <= WHOLE + PATIENCE, "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

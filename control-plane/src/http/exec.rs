@@ -5,6 +5,7 @@ use super::problem::Problem;
 use super::request::Request;
 use super::route::{Access, Route};
 use super::terminals::{ExitBody, asked, link};
+use super::workspace::upload_memory;
 use crate::accounts::Role;
 use crate::agents::Link;
 use crate::agents::exec::{self, Running};
@@ -93,8 +94,10 @@ struct ExecBody {
     (status = 200, description = "The stream", content_type = "application/x-ndjson", body = String),
     (status = 400, description = "`not_found` (no such program), `cwd_missing`, `bad_command`, `command_too_long`, `bad_json`, `bad_request`", body = ProblemBody),
     (status = 409, description = "`session_not_running`, `revision_not_visible`", body = ProblemBody),
+    (status = 503, description = "`busy`, with Retry-After", body = ProblemBody),
 ))]
 async fn run(app: App, mut request: Request) -> Result<Response, Problem> {
+    let memory = upload_memory(&app, &request, BODY_BYTES).await?;
     let body: ExecBody = request.json(BODY_BYTES).await?;
     let (command, stdin) = command(body)?;
     let link = link(&app, &request).await?;
@@ -104,6 +107,8 @@ async fn run(app: App, mut request: Request) -> Result<Response, Problem> {
         wait_shown(&app, &link, request.session()?).await;
     }
     let running = exec::run(&link, command, stdin).await.map_err(asked)?;
+    // What is left is input, which goes as the command reads it; a long command must not hold a place for uploads.
+    drop(memory);
     let lines = stream::unfold((Lines::new(running), busy), |(mut lines, busy)| async {
         let line = lines.next().await?;
         Some((Ok::<_, io::Error>(line), (lines, busy)))

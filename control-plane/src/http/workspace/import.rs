@@ -28,11 +28,19 @@ use warp::reply::Response;
 
 /// Bytes that an archive may unpack to for all of it to be held in memory at once.
 const SMALL_BYTES: u64 = 32 << 20;
-/// Archives that are taken in at once. Each may be as large as a workspace, on the server's disk, until it is saved.
+/// Archives that arrive or are taken in at once. Each may be as large as a workspace, on the server's disk, until it
+/// is saved.
+const ARRIVING: usize = 32;
+/// Archives that are unpacked and saved at once.
 const AT_ONCE: usize = 8;
+/// How long an archive may take to arrive, however large.
+const ARRIVAL: Duration = Duration::from_secs(3600);
+/// How long one that has arrived waits for others to be taken in before it is told to come later.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Paths named as left out; more are counted.
 const SKIPPED_NAMED: usize = 100;
 
+static ARRIVALS: Semaphore = Semaphore::const_new(ARRIVING);
 static PLACES: Semaphore = Semaphore::const_new(AT_ONCE);
 
 pub(super) fn routes() -> Vec<Route> {
@@ -85,14 +93,13 @@ async fn import(app: App, mut request: Request) -> Result<Response, Problem> {
     let session = request.session()?;
     let below = request.query("path").filter(|path| !path.is_empty()).map(WorkspacePath::new).transpose()?;
     let author = Author { origin: Origin::Import, ..author(&request)? };
-    let place = PLACES.try_acquire().map_err(|_| {
-        Problem::unavailable(
-            "busy",
-            "Too many archives are being taken in. Nothing was saved; send it again in a moment.",
-        )
-        .retry_after(Duration::from_secs(5))
-    })?;
+    let arrival = ARRIVALS.try_acquire().map_err(|_| busy())?;
     let archive = spool(&app, &mut request).await?;
+    // Only now: whoever sends slowly takes it from nobody.
+    let place = match tokio::time::timeout(PATIENCE, PLACES.acquire()).await {
+        Ok(Ok(place)) => place,
+        _ => return Err(busy()),
+    };
     let work = Import {
         store: app.store.clone(),
         session,
@@ -104,11 +111,19 @@ async fn import(app: App, mut request: Request) -> Result<Response, Problem> {
     let work = tokio::task::spawn_blocking(move || {
         let done = work.run(archive);
         // Only now is its file gone, also if nobody waits for the answer any more.
-        drop(place);
+        drop((place, arrival));
         done
     });
     let done = work.await.map_err(Problem::internal)??;
     Ok(warp::reply::json(&done).into_response())
+}
+
+fn busy() -> Problem {
+    Problem::unavailable(
+        "busy",
+        "Too many archives are being taken in. Nothing was saved; send it again in a moment.",
+    )
+    .retry_after(Duration::from_secs(5))
 }
 
 /// The body in a file without a name: archives may be larger than memory should be.
@@ -118,7 +133,8 @@ async fn spool(app: &App, request: &mut Request) -> Result<File, Problem> {
         return Err(too_large(limit));
     }
     let mut file = tempfile::tempfile_in(&app.settings.data).map_err(Problem::internal)?;
-    let Some(mut body) = request.body.take() else { return Ok(file) };
+    let Some(body) = request.body.take() else { return Ok(file) };
+    let mut body = body.within(ARRIVAL, request.content_length());
     let mut size = 0;
     while let Some(piece) = body.next().await? {
         size += piece.len() as u64;
@@ -168,7 +184,8 @@ impl Import {
         })
         .map_err(problem)?;
         // Small ones in one transaction; of large ones each content by itself, so that memory holds only one.
-        let mut sink = if bytes <= SMALL_BYTES.min(self.limits.batch_bytes) && items <= self.limits.batch_items {
+        let small = SMALL_BYTES.min(self.limits.batch_bytes);
+        let mut sink = if bytes <= small && items <= self.limits.batch_items {
             let snapshot = self.handle.block_on(self.store.snapshot(self.session)).map_err(refused)?;
             let folders = snapshot.items.into_iter().filter(|(_, item)| item.entry.kind == Kind::Dir);
             Sink::Batch { folders: folders.map(|(path, _)| path).collect(), ops: Vec::new() }

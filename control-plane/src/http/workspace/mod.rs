@@ -137,7 +137,7 @@ pub(super) fn refused(why: Error) -> Problem {
 
 /// Memory for a body of at most `bytes`, held until the guard is dropped. Uploads beyond the server's memory wait
 /// for their turn.
-async fn upload_memory<'a>(
+pub(super) async fn upload_memory<'a>(
     app: &'a App,
     request: &Request,
     bytes: u64,
