@@ -191,3 +191,55 @@ describe("a terminal whose viewer's sign-in ends", () => {
     expect(FakeSocket.all).toHaveLength(1);
   });
 });
+
+/** Parses what it is given only when the test says so. */
+class LateScreen extends PlainScreen {
+  resizes: string[] = [];
+  #queued: (() => void)[] = [];
+  override write(bytes: Uint8Array, parsed: () => void) {
+    this.#queued.push(() => super.write(bytes, parsed));
+  }
+  override resize = () => void this.resizes.push(this.painted);
+  parse() {
+    for (const step of this.#queued.splice(0)) step();
+  }
+}
+
+describe("a screen that still has output to parse", () => {
+  let late: LateScreen;
+  beforeEach(() => {
+    connection.close();
+    late = new LateScreen();
+    connection = new TerminalConnection("/t", "viewer", late, new SaveGate(), {
+      link: () => undefined,
+      ready: () => undefined,
+      exited: () => undefined,
+      notSent: () => undefined,
+      notice: () => undefined,
+    });
+    attach("$ ");
+    late.parse();
+    FakeSocket.last.say({ type: "output", offset: 2, data: "stale" });
+  });
+
+  it("paints none of it over a snapshot that came later", () => {
+    FakeSocket.last.say({ type: "snapshot", offset: 20, cols: 80, rows: 24, data: "fresh" });
+    FakeSocket.last.say({ type: "output", offset: 20, data: ", more" });
+    late.parse();
+    expect(late.painted).toBe("fresh, more");
+  });
+
+  it("takes a new size after what was written for the old one", () => {
+    FakeSocket.last.say({ type: "resized", cols: 100, rows: 30 });
+    FakeSocket.last.say({ type: "output", offset: 7, data: " wide" });
+    late.parse();
+    expect([late.resizes, late.painted]).toEqual([["$ stale"], "$ stale wide"]);
+  });
+
+  it("is left alone once it is closed", () => {
+    FakeSocket.last.say({ type: "snapshot", offset: 20, cols: 80, rows: 24, data: "" });
+    connection.close();
+    late.parse();
+    expect(late.painted).toContain("stale");
+  });
+});

@@ -10,11 +10,12 @@ import { inputFrame, read, type Attach } from "../lib/terminal-protocol";
 
 /** Parsed output is acknowledged this long after the last of it, in milliseconds. */
 const IDLE_ACK_MS = 50;
+const NOTHING = new Uint8Array();
 
 /** Where a terminal is painted. */
 export interface Screen {
   size(): { cols: number; rows: number };
-  /** Calls back once the bytes are parsed. */
+  /** Calls back once the bytes are parsed, and before any that are written later. */
   write(bytes: Uint8Array, parsed: () => void): void;
   /** Forgets everything: a snapshot follows. */
   reset(cols: number, rows: number): void;
@@ -46,6 +47,7 @@ export class TerminalConnection {
   #attached = false;
   #looked = true;
   #ended = false;
+  #closed = false;
   /** Where the output ended when the terminal was looked at again. */
   #lastByte: number | undefined;
   #pendingSnapshot: Uint8Array<ArrayBuffer>[] = [];
@@ -105,6 +107,7 @@ export class TerminalConnection {
   }
 
   close(): void {
+    this.#closed = true;
     this.#stopListening();
     clearTimeout(this.#idle);
     clearTimeout(this.#held);
@@ -149,7 +152,7 @@ export class TerminalConnection {
         if (bytes) this.#pendingSnapshot.push(bytes);
         if (message.more) break;
         this.#output.startAt(message.offset);
-        this.screen.reset(message.cols, message.rows);
+        this.#inOrder(() => this.screen.reset(message.cols, message.rows));
         for (const part of this.#pendingSnapshot.splice(0)) this.#paint(part, message.offset);
         break;
       case "output": {
@@ -169,7 +172,7 @@ export class TerminalConnection {
         break;
       case "resize":
       case "resized":
-        this.screen.resize(message.cols, message.rows);
+        this.#inOrder(() => this.screen.resize(message.cols, message.rows));
         break;
       case "exit":
         this.#ended = true;
@@ -183,6 +186,13 @@ export class TerminalConnection {
         this.listener.notice(message.message);
         break;
     }
+  }
+
+  /** After all output that came before, which the screen may still have to parse, and before all that comes. */
+  #inOrder(change: () => void): void {
+    this.screen.write(NOTHING, () => {
+      if (!this.#closed) change();
+    });
   }
 
   #paint(bytes: Uint8Array, end: number): void {
