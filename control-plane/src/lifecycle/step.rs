@@ -3,8 +3,8 @@
 use super::session::State;
 use std::time::Duration;
 
-/// How long an agent that was linked before may take to come back. It tries at least every ten seconds and ends
-/// itself after ten minutes; its shells live, so it is ended only when it is surely stuck.
+/// How long an agent that was linked before may take to come back. It tries at least every ten seconds; its shells
+/// live, so it is ended only when it is surely stuck.
 pub const RETURN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Starts that may fail in a row before nothing is tried any more.
 pub const ATTEMPTS: u32 = 6;

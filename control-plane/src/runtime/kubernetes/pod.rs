@@ -18,11 +18,15 @@ pub(super) const AUDIENCE: &str = "berth-agent";
 const TOKEN_SECONDS: u32 = 3600;
 /// Seconds a pod's end may take: the last sync, and a little.
 pub(super) const GRACE_SECONDS: u32 = 45;
+/// Seconds for which an agent looks for a control plane that is away, before it ends all shells: a pod's end brings
+/// nothing back. Whoever is not needed any more is ended by a control plane.
+const GIVE_UP_SECONDS: u32 = 24 * 3600;
 /// The user and group that everything in a session's pod runs as.
 const USER: u32 = 1000;
-/// Seconds after which the cluster itself ends a session's pod, should Berth be gone: far beyond any lifetime. It can
-/// only be lowered later, so a session's own deadline, which its user extends, is in the database.
-pub(super) const BACKSTOP_SECONDS: u32 = 7 * 24 * 3600;
+/// The shortest time after which the cluster itself ends a session's pod, should Berth be gone.
+const BACKSTOP_SECONDS: u32 = 7 * 24 * 3600;
+/// A session's time after which that happens at the soonest, in lifetimes.
+const BACKSTOP_LIFETIMES: u32 = 2;
 /// The most that `/tmp` and the agent's folder may hold.
 const TMP: &str = "1Gi";
 /// The most that the agent's binary may have.
@@ -120,8 +124,10 @@ impl Recipe {
             },
         });
         let spec = &mut pod["spec"];
-        if wanted.session.is_some() && wanted.template.lifetime_s > 0 {
-            spec["activeDeadlineSeconds"] = json!(BACKSTOP_SECONDS);
+        if wanted.session.is_some()
+            && let Some(seconds) = backstop(wanted.template)
+        {
+            spec["activeDeadlineSeconds"] = json!(seconds);
         }
         if let Some(class) = &placement.runtime_class {
             spec["runtimeClassName"] = json!(class);
@@ -173,6 +179,7 @@ impl Recipe {
                 "--state", "/berth/volume/.berth",
                 "--shown-as", "/app",
                 "--home", "/home/berth",
+                "--give-up-after", GIVE_UP_SECONDS.to_string(),
             ],
             "workingDir": "/app",
             "securityContext": security(template.placement.read_only_root),
@@ -211,6 +218,13 @@ impl Recipe {
         }
         serde_json::from_value(claim)
     }
+}
+
+/// Seconds of a session after which the cluster itself ends its pod: far beyond its lifetime. It can only be lowered
+/// later, so a session's own deadline, which its user extends, is in the database.
+pub(super) fn backstop(template: &Template) -> Option<u32> {
+    let lifetimes = template.lifetime_s.saturating_mul(BACKSTOP_LIFETIMES);
+    (template.lifetime_s > 0).then_some(lifetimes.max(BACKSTOP_SECONDS))
 }
 
 fn security(read_only_root: bool) -> Value {

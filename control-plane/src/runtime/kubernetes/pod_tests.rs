@@ -125,6 +125,12 @@ fn a_template_s_choices_reach_the_pod_and_its_variables_do_not() {
     let usual = pod(&all[0], Some(SessionId::random()));
     assert_eq!(usual["spec"]["terminationGracePeriodSeconds"], json!(45));
     assert_eq!(usual["spec"]["activeDeadlineSeconds"], json!(7 * 24 * 3600));
+    let long = Template { lifetime_s: 30 * 24 * 3600, ..template() };
+    assert_eq!(
+        pod(&long, Some(SessionId::random()))["spec"]["activeDeadlineSeconds"],
+        json!(60 * 24 * 3600),
+        "never before its lifetime ends"
+    );
     assert_eq!(usual["spec"]["containers"][0]["resources"]["limits"]["memory"], json!("512Mi"));
     let mut old = recipe();
     old.user_namespaces = false;

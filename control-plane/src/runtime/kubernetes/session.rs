@@ -1,7 +1,7 @@
 //! A session's pod and volume: made, looked at, ended.
 
 use super::objects::{self, made_at, uid};
-use super::pod::{BACKSTOP_SECONDS, Wanted};
+use super::pod::{Wanted, backstop};
 use super::rows::{self, PodRow};
 use super::status::{self, Look};
 use super::{KubernetesRuntime, database, error, names};
@@ -187,8 +187,12 @@ impl KubernetesRuntime {
             "resourceVersion": pod.resource_version(),
             "labels": self.0.recipe.labels(Some(spec.session)),
         } });
-        if spec.template.lifetime_s > 0 {
-            patch["spec"] = json!({ "activeDeadlineSeconds": BACKSTOP_SECONDS });
+        // An earlier try may have set it, and it cannot be raised.
+        let unset = pod.spec.as_ref().is_none_or(|spec| spec.active_deadline_seconds.is_none());
+        if let Some(seconds) = backstop(&spec.template).filter(|_| unset) {
+            // The cluster counts from the pod's start, and a session's time begins now.
+            let waited = made_at(pod).map_or(0, |at| (now_ms() - at).max(0) / 1000);
+            patch["spec"] = json!({ "activeDeadlineSeconds": waited + i64::from(seconds) });
         }
         objects::patch(&self.0.objects.pods, &row.name, patch).await.map(drop)
     }
