@@ -191,6 +191,35 @@ test("what is composed by an input method is typed once", patience, () =>
     await eventually("it is saved", async () => (await server.text(id, "a.txt")) === "日本");
   }));
 
+test("keys typed before a terminal is hidden for long are not lost with its screen", patience, () =>
+  withPage({}, async ({ page, server, allowed }) => {
+    await createSession(page, "hidden");
+    await page.getByRole("button", { name: "New terminal" }).click();
+    await waitForScreen(page, /^\s*ready> \s*$/);
+    await firstTerminal(page).click();
+    await waitForScreen(page, "ready> ");
+    await page.clock.install();
+    allowed.offline = true;
+    await server.kill();
+    await page.getByText(/disconnected/i).first().waitFor();
+    await type(page, "echo $((6*7)) > typed.txt; echo kept");
+    await page.getByRole("tablist", { name: "Terminals" }).getByRole("tab").nth(1).click();
+    await page.clock.fastForward("06:00");
+    assert.equal(await page.locator(".xterm").count(), 2, "its screen waits for the keys");
+    await server.start();
+    await page.getByRole("button", { name: "Retry now" }).first().click();
+    await page.getByRole("treeitem", { name: "typed.txt" }).waitFor();
+    allowed.offline = false;
+    await firstTerminal(page).click();
+    await waitForScreen(page, "\nkept");
+    // With nothing left to send the screen goes, and a snapshot brings it back.
+    await page.getByRole("tablist", { name: "Terminals" }).getByRole("tab").nth(1).click();
+    await page.clock.fastForward("06:00");
+    await eventually("its screen is put away", async () => (await page.locator(".xterm").count()) === 1);
+    await firstTerminal(page).click();
+    await waitForScreen(page, "\nkept");
+  }));
+
 test("keys typed while the server is killed arrive once each, in order", patience, () =>
   withPage({}, async ({ page, server, allowed }) => {
     const id = await createSession(page, "killed");
