@@ -1,9 +1,14 @@
 //! Terminals: what a viewer sees, how it comes back, and that nothing of one that is closed stays.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use e2e::terminal::connect;
 use e2e::{Frame, Server, Viewer, eventually, processes};
+use futures::{SinkExt, StreamExt};
 use serde_json::json;
 use std::time::{Duration, Instant};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 #[tokio::test]
 async fn a_plain_client_types_and_sees_the_answer_and_the_exit() {
@@ -51,6 +56,36 @@ async fn eventually_equal(json: &mut Viewer, binary: &mut Viewer, from: u64) {
         |viewer: &Viewer| viewer.output[viewer.output.len() - (viewer.offset - from) as usize..].to_vec();
     assert!(since(json) == since(binary), "the same bytes, however they travelled");
     assert!(json.offset - from > 300_000);
+}
+
+#[tokio::test]
+async fn a_client_that_closes_is_answered_whether_it_was_attached_or_not() {
+    let server = Server::start().await;
+    let session = server.session("closes").await;
+    let id = session.open_terminal().await;
+    for attached in [false, true] {
+        let mut socket =
+            connect(&session.api, &session.path(&format!("/terminals/{id}")), &[]).await.unwrap();
+        if attached {
+            let attach = json!({"type": "attach", "viewer": "v", "cols": 80, "rows": 24});
+            socket.send(Message::text(attach.to_string())).await.unwrap();
+            let hello = socket.next().await.unwrap().unwrap();
+            assert!(hello.to_text().unwrap().contains("hello"), "{hello}");
+        }
+        let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        socket.close(Some(normal)).await.unwrap();
+        let answer = async {
+            loop {
+                match socket.next().await {
+                    Some(Ok(Message::Close(close))) => return close.map(|close| close.code),
+                    Some(Ok(_)) => {}
+                    other => panic!("{other:?}, attached: {attached}"),
+                }
+            }
+        };
+        let answer = tokio::time::timeout(Duration::from_secs(20), answer).await;
+        assert_eq!(answer.unwrap(), Some(CloseCode::Normal), "attached: {attached}");
+    }
 }
 
 #[tokio::test]

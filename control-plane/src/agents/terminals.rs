@@ -14,6 +14,7 @@ use shared::link::mux::LinkStream;
 use shared::link::terminal::{Answer, Call, Create, FromViewer, Summary, ToViewer};
 use shared::link::{Open, frame};
 use std::sync::Mutex;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
@@ -103,14 +104,14 @@ where
         close = converse(agents, view, &mut sink, &mut source, typed) => close,
         () = agents.closing() => Some(Close::new(1012, "the server restarts")),
     };
-    if let Some(close) = close {
-        let goodbye = async {
-            if sink.send(Frame::Close(close)).await.is_ok() {
-                let _ = sink.close().await;
-            }
-        };
-        let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
-    }
+    let goodbye = async {
+        if let Some(close) = close {
+            let _ = sink.send(Frame::Close(close)).await;
+        }
+        // The answer to a client's own close waits here, too, until this sends it.
+        let _ = sink.close().await;
+    };
+    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
 }
 
 /// Everything up to the close. None if the client is gone and there is nobody to tell.
@@ -210,6 +211,18 @@ impl Heard {
         *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Waits for what is sent. What must wait for the client goes on because it took something; what a buffer of the
+    /// kernel takes at once says nothing, as it takes it for a client that is gone, too.
+    async fn taking<T>(&self, sending: impl Future<Output = T> + Unpin) -> T {
+        let mut sending = sending;
+        if let Poll::Ready(sent) = futures::poll!(&mut sending) {
+            return sent;
+        }
+        let sent = sending.await;
+        self.again();
+        sent
+    }
+
     /// Resolves once the client has been silent for longer than a ping and its answer may take.
     async fn silence(&self) {
         loop {
@@ -266,7 +279,7 @@ where
                 exited |= matches!(message, ToViewer::Exit(_));
                 let told = self.outgoing.tell(message);
                 for frame in told.frames {
-                    self.sink.feed(frame).await?;
+                    self.heard.taking(self.sink.feed(frame)).await?;
                     unflushed += 1;
                 }
                 if let Some(close) = told.close {
@@ -294,9 +307,7 @@ where
     }
 
     async fn flush(&mut self) -> Result<(), E> {
-        self.sink.flush().await?;
-        self.heard.again();
-        Ok(())
+        self.heard.taking(self.sink.flush()).await
     }
 }
 
@@ -342,5 +353,21 @@ where
             Ok(Asked::Nothing) => {}
             Err(bad) => return Left::Bad(bad),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_had_to_wait_for_the_client_shows_that_it_is_there() {
+        let (heard, second) = (Heard::now(), Duration::from_secs(1));
+        let began = heard.last();
+        tokio::time::advance(second).await;
+        heard.taking(std::future::ready(())).await;
+        assert_eq!(heard.last(), began);
+        heard.taking(Box::pin(tokio::time::sleep(second))).await;
+        assert!(heard.last() >= began + 2 * second);
     }
 }
