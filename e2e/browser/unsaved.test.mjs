@@ -62,6 +62,38 @@ test("a tab closed with edits is saved first, and asks only if that fails", pati
     assert.equal(await server.text(id, "main.py"), "one\ntwo");
   }));
 
+test("a tab in conflict is asked about, and theirs can be taken with mine in the history", patience, () =>
+  withPage({}, async ({ page, server, allowed }) => {
+    const id = await createSession(page, "conflict");
+    await put(server, id, "main.py", "one");
+    await open(page, "main.py");
+    allowed.offline = true;
+    const mend = await cutSaves(page, allowed);
+    await typeAtEnd(page, " mine");
+    await put(server, id, "main.py", "one theirs");
+    const note = page.getByRole("alert").filter({ hasText: "changed elsewhere in the same lines" });
+    await note.waitFor();
+    await page.getByRole("tab", { name: "main.py" }).press("Delete");
+    const dialog = await asked(page, "Close main.py without saving?");
+    await dialog.getByText("was changed elsewhere in the same lines").waitFor();
+    await page.keyboard.press("Escape");
+    await dialog.waitFor({ state: "detached" });
+
+    await note.getByRole("button", { name: "Take theirs" }).click();
+    await note.getByText("That was not done").waitFor();
+    assert.equal(await editorText(page), "one mine");
+    await mend();
+    await note.getByRole("button", { name: "Take theirs" }).click();
+    await note.waitFor({ state: "detached" });
+    assert.equal(await editorText(page), "one theirs");
+    const { versions } = await server.json("GET", `/api/workspace/${id}/history?path=main.py`);
+    const texts = versions.map(async ({ version }) => (await server.api("GET", `/api/workspace/${id}/versions/${version}`)).text());
+    assert.deepEqual(await Promise.all(texts), ["one theirs", "one mine", "one theirs", "one"]);
+    await page.locator(".cm-content").focus();
+    await page.keyboard.press("Control+Z");
+    await eventually("undo brings mine back", async () => (await editorText(page)) === "one mine");
+  }));
+
 test("leaving the workspace saves, asks if that fails, and whoever stays has the address again", patience, () =>
   withPage({}, async ({ page, server, allowed }) => {
     const id = await createSession(page, "leave");
