@@ -30,13 +30,15 @@ pub(super) struct Base {
     pub(super) unsaved: bool,
     /// Whose files it is about; none if that was never said.
     pub(super) session: Option<SessionId>,
+    /// Which folder its files were in: [`super::disk::Disk::folder`].
+    pub(super) folder: Option<u64>,
     volume: VolumeId,
 }
 
 impl Base {
     /// Reads a stored base of this volume; an empty one if there is none, or it is damaged or another volume's.
     pub(super) fn load(stored: io::Result<Option<Vec<u8>>>, volume: VolumeId) -> Self {
-        let (session, rev, tree, unsure) =
+        let (session, folder, rev, tree, unsure) =
             match stored.and_then(|stored| stored.map(|bytes| read(&bytes, volume)).transpose()) {
                 Ok(read) => read.unwrap_or_default(),
                 Err(why) => {
@@ -44,7 +46,7 @@ impl Base {
                     Default::default()
                 }
             };
-        Self { rev, tree, unsure, unsaved: false, session, volume }
+        Self { rev, tree, unsure, unsaved: false, session, folder, volume }
     }
 
     /// Writes what [`Base::load`] reads.
@@ -52,7 +54,7 @@ impl Base {
         let mut hashed = Hashed { to, hasher: blake3::Hasher::new() };
         rmp_serde::encode::write(
             &mut hashed,
-            &(self.volume, self.session, self.rev, &self.tree, &self.unsure),
+            &(self.volume, self.session, self.folder, self.rev, &self.tree, &self.unsure),
         )
         .map_err(io::Error::other)?;
         let Hashed { to, hasher } = hashed;
@@ -106,8 +108,13 @@ impl Base {
     }
 }
 
-type Read =
-    (Option<SessionId>, Revision, BTreeMap<WorkspacePath, Agreed>, BTreeMap<WorkspacePath, Option<Entry>>);
+type Read = (
+    Option<SessionId>,
+    Option<u64>,
+    Revision,
+    BTreeMap<WorkspacePath, Agreed>,
+    BTreeMap<WorkspacePath, Option<Entry>>,
+);
 
 fn read(bytes: &[u8], volume: VolumeId) -> io::Result<Read> {
     let Some((body, hash)) = bytes.split_last_chunk::<HASH_BYTES>() else {
@@ -116,12 +123,12 @@ fn read(bytes: &[u8], volume: VolumeId) -> io::Result<Read> {
     if Hash::of(body).0 != *hash {
         return Err(io::Error::other("it is damaged"));
     }
-    let (of, session, rev, tree, unsure): (VolumeId, _, _, _, _) =
+    let (of, session, folder, rev, tree, unsure): (VolumeId, _, _, _, _, _) =
         rmp_serde::from_slice(body).map_err(io::Error::other)?;
     if of != volume {
         return Err(io::Error::other("it is another volume's"));
     }
-    Ok((session, rev, tree, unsure))
+    Ok((session, folder, rev, tree, unsure))
 }
 
 /// Hashes what passes.

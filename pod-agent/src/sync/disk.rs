@@ -114,6 +114,11 @@ pub trait Disk {
         Presence::Same
     }
 
+    /// Which folder the workspace is: another one has another number, also under the same name.
+    fn folder(&self) -> u64 {
+        0
+    }
+
     /// Whether so many bytes may fit. Only a guess that spares a vain try.
     fn has_room(&self, _bytes: u64) -> bool {
         true

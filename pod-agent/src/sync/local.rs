@@ -54,6 +54,10 @@ impl Disk for LocalDisk {
         }
     }
 
+    fn folder(&self) -> u64 {
+        self.root.number()
+    }
+
     fn has_room(&self, bytes: u64) -> bool {
         // Staged first, then in its place: the stage's copy is on the same volume.
         rustix::fs::fstatvfs(self.root.fd()).is_ok_and(|free| free.f_bavail * free.f_frsize > bytes)

@@ -1,6 +1,6 @@
 //! The workspace's folder: every path is opened beneath it, and no symlink is followed on the way.
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, open, openat, openat2};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, fstat, open, openat, openat2, statx};
 use rustix::io::Errno;
 use shared::path::WorkspacePath;
 use std::os::fd::OwnedFd;
@@ -28,6 +28,24 @@ impl Root {
     pub(super) fn is(&self, other: &Root) -> bool {
         let (Ok(here), Ok(there)) = (fstat(&self.fd), fstat(&other.fd)) else { return false };
         (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+    }
+
+    /// Another one for another folder. Of its inode, which the next folder may get, and its birth, where it is known.
+    pub(super) fn number(&self) -> u64 {
+        let wanted = StatxFlags::INO | StatxFlags::BTIME;
+        let (inode, born) = match statx(&self.fd, "", AtFlags::EMPTY_PATH, wanted) {
+            Ok(stat) if StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME) => {
+                (stat.stx_ino, Some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec)))
+            }
+            _ => (fstat(&self.fd).map_or(0, |stat| stat.st_ino), None),
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&inode.to_be_bytes());
+        if let Some((seconds, nanoseconds)) = born {
+            hasher.update(&seconds.to_be_bytes()).update(&nanoseconds.to_be_bytes());
+        }
+        let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
 
     /// Where the watcher looks for it.

@@ -224,6 +224,44 @@ async fn most_files_gone_at_a_start_are_asked_for_and_come_back_when_they_should
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_folder_in_the_place_of_the_known_one_deletes_nothing_unasked() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    for name in ["a", "b", "c"] {
+        folder.write(name, name);
+    }
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    link.until(&mut database, "all files", |d| d.tree.len() == 3).await;
+    drop(link);
+    sync.end(Duration::from_secs(5)).await;
+
+    for round in 2..4 {
+        // Made anew, perhaps of the same inode, and asked for also at the start after.
+        if round == 2 {
+            std::fs::remove_dir_all(folder.app("")).unwrap();
+            std::fs::create_dir(folder.app("")).unwrap();
+        }
+        let sync = folder.start();
+        let mut link = Link::up(&sync, round).await;
+        link.welcome(&database).await;
+        folder.write("new", &round.to_string());
+        let text = round.to_string();
+        link.until(&mut database, "a new file", |d| d.text("new").as_ref() == Some(&text) && d.held == 3).await;
+        assert_eq!(database.tree.len(), 4, "nothing is deleted before somebody says so");
+        database.held = 0;
+        drop(link);
+        sync.end(Duration::from_secs(5)).await;
+    }
+
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 4).await;
+    link.welcome(&database).await;
+    link.say(FromControlPlane::MassDeleteDecision { delete: true }).await;
+    link.until(&mut database, "what was decided", |d| d.tree.len() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_in_step_is_listed_and_stays() {
     let (folder, mut database) = (Folder::new(), Database::default());
     std::os::unix::fs::symlink("/etc/passwd", folder.app("outside")).unwrap();

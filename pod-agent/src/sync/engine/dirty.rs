@@ -26,7 +26,7 @@ impl Dirty {
 
     /// Looks at a path from then on, if nothing was said of it before.
     pub(super) fn insert_new(&mut self, path: WorkspacePath, due: Instant) {
-        if !self.due.contains_key(&path) {
+        if !self.contains(&path) {
             self.insert(path, due);
         }
     }
@@ -34,6 +34,11 @@ impl Dirty {
     /// It need not be looked at any more.
     pub(super) fn remove(&mut self, path: &WorkspacePath) {
         self.due.remove(path);
+    }
+
+    /// Whether it is to be looked at.
+    pub(super) fn contains(&self, path: &WorkspacePath) -> bool {
+        self.due.contains_key(path)
     }
 
     /// How many there are.

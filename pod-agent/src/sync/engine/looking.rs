@@ -142,7 +142,7 @@ impl<D: Disk> Engine<D> {
                 self.scan();
                 // What is not in another folder was not deleted in this one.
                 self.held = None;
-                self.hold_mass_delete();
+                self.hold_deletes(true);
                 if self.link.is_some() {
                     self.tell_held();
                     self.apply_wanted();
@@ -155,11 +155,13 @@ impl<D: Disk> Engine<D> {
         let now = self.now;
         self.read_ignore();
         self.unknown.clear();
-        self.hot.clear();
+        self.hot.retain(|path, _| self.dirty.contains(path));
         // Tried again by itself, or listed until there is another answer; all else is found again, if it is still so.
         let full = self.retry_at.is_some();
-        let refused = |path: &String| WorkspacePath::new(&**path).is_ok_and(|path| self.refused.is_at(&path));
-        self.problems.retain(|path, problem| full && problem.code == "no_space" || refused(path));
+        let waits = |path: &String| {
+            WorkspacePath::new(&**path).is_ok_and(|path| self.refused.is_at(&path) || self.hot.contains_key(&path))
+        };
+        self.problems.retain(|path, problem| full && problem.code == "no_space" || waits(path));
         self.ask_again();
         self.problems_told = false;
         if self.disk.is_blind() {
@@ -231,12 +233,14 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// A scan at the start that finds most files gone asks before it deletes them.
-    pub(super) fn hold_mass_delete(&mut self) {
+    /// A scan at the start that finds most files gone asks before it deletes them; one of another folder than the
+    /// base is about asks before it deletes any.
+    pub(super) fn hold_deletes(&mut self, is_other_folder: bool) {
         let known = self.dirty.paths().filter(|path| self.base.tree.contains_key(*path));
         let gone = known.filter(|path| self.disk.look(path, None) == Seen::Nothing);
         let gone: BTreeSet<_> = gone.cloned().collect();
-        if gone.len() < 10 || gone.len() * 2 < self.base.tree.len() {
+        let are_many = gone.len() >= 10 && gone.len() * 2 >= self.base.tree.len();
+        if gone.is_empty() || !(are_many || is_other_folder) {
             return;
         }
         let topmost = gone.iter().filter(|path| path.parent().is_none_or(|parent| !gone.contains(&parent)));

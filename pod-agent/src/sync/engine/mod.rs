@@ -198,7 +198,8 @@ impl<D: Disk> Engine<D> {
             large: Large::default(),
         };
         engine.rescan();
-        engine.hold_mass_delete();
+        let is_other_folder = engine.base.folder.is_some_and(|folder| folder != engine.disk.folder());
+        engine.hold_deletes(is_other_folder);
         engine
     }
 
@@ -260,6 +261,9 @@ impl<D: Disk> Engine<D> {
         self.save_at = None;
         if !self.base.unsaved {
             return;
+        }
+        if self.held.is_none() && !self.away {
+            self.base.folder = Some(self.disk.folder());
         }
         let shown = self.base.exchange(std::mem::take(&mut self.overruled));
         // Perhaps the agent ends before the answer comes.
@@ -368,6 +372,9 @@ impl<D: Disk> Engine<D> {
         self.link = None;
         self.outbox.clear();
         self.caught_up = false;
+        if self.state == State::Live {
+            self.state = State::CatchingUp;
+        }
         self.naming = None;
         self.retry_at = None;
         self.push_at = None;

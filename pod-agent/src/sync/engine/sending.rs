@@ -386,12 +386,13 @@ impl<D: Disk> Engine<D> {
         }
     }
 
+    /// It changed while it was read. Nobody waits longer for one that keeps doing so, which is listed.
     pub(super) fn is_hot(&mut self, path: WorkspacePath) {
-        self.waited.remove(&path);
         let pause = self.hot.get(&path).map_or(HOT.0, |pause| (*pause * 2).min(HOT.1));
         self.hot.insert(path.clone(), pause);
         let soon = if pause == HOT.0 { WARM } else { pause };
         if pause > HOT.0 {
+            self.waited.remove(&path);
             self.problem(&path, "hot_file", "the file changes while it is read; it is read again");
         }
         self.dirty.insert(path, self.now + soon);
