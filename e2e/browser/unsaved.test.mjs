@@ -58,8 +58,18 @@ test("a tab closed with edits is saved first, and asks only if that fails", pati
     await tab.press("Delete");
     await dialog.getByRole("button", { name: "Close without saving" }).click();
     await tab.waitFor({ state: "detached" });
-    await mend();
     assert.equal(await server.text(id, "main.py"), "one\ntwo");
+
+    // A save that comes through after all is an answer, too.
+    await open(page, "main.py");
+    await eventually("it is shown", async () => (await editorText(page)) === "one\ntwo");
+    await typeAtEnd(page, "!");
+    await tab.press("Delete");
+    await dialog.waitFor();
+    await mend();
+    await tab.waitFor({ state: "detached" });
+    await dialog.waitFor({ state: "detached" });
+    assert.equal(await server.text(id, "main.py"), "one\ntwo!");
   }));
 
 test("a tab in conflict is asked about, and theirs can be taken with mine in the history", patience, () =>
