@@ -145,15 +145,19 @@ impl Template {
         Self { idle_s: 0, lifetime_s: 0, retention_s: 0, ..Self::new(DEFAULT, "") }
     }
 
-    /// What its pods are known by: the same for templates that give the same pod, and another for each name, so that
+    /// What its pods' shape is known by: the same for templates that give the same pod, and another for each name, so that
     /// each has its own that wait. Times, variables and the number that waits do not shape a pod.
     pub fn hash(&self) -> String {
         let Self { name, image, size, volume_mib, egress, placement, .. } = self;
-        let shape = serde_json::json!([1, name, image, size, volume_mib, egress, placement]);
-        let mut hash = blake3::hash(shape.to_string().as_bytes()).to_hex().to_string();
-        hash.truncate(HASH_CHARACTERS);
-        hash
+        hash(&serde_json::json!([1, name, image, size, volume_mib, egress, placement]))
     }
+}
+
+/// A short name of what shapes something, the same for the same, that may be a label's value.
+pub(crate) fn hash(shape: &serde_json::Value) -> String {
+    let mut hash = blake3::hash(shape.to_string().as_bytes()).to_hex().to_string();
+    hash.truncate(HASH_CHARACTERS);
+    hash
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use super::names;
 use super::settings::PullPolicy;
-use crate::templates::{Egress, Size, Template};
+use crate::templates::{self, Egress, Size, Template};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use serde_json::{Value, json};
 use shared::id::SessionId;
@@ -75,11 +75,28 @@ impl Recipe {
         )
     }
 
+    /// What pods of that template are known by: one made by another recipe, such as with an earlier release's agent,
+    /// is another, and no session is given it.
+    pub(super) fn hash(&self, template: &Template) -> String {
+        // Whose they are is for other labels to say.
+        let Self { instance: _, database: _, agent_image, agent_url, service_account, .. } = self;
+        let Self { storage_class, pull_policy, user_namespaces, .. } = self;
+        templates::hash(&json!([
+            template.hash(),
+            agent_image,
+            agent_url,
+            service_account,
+            storage_class,
+            pull_policy.as_str(),
+            user_namespaces,
+        ]))
+    }
+
     /// The pod of a session, or one that waits.
     pub(super) fn pod(&self, wanted: &Wanted<'_>) -> Result<Pod, serde_json::Error> {
         let Template { placement, .. } = wanted.template;
         let mut labels = self.labels(wanted.session);
-        labels.insert(names::TEMPLATE.to_owned(), wanted.template.hash());
+        labels.insert(names::TEMPLATE.to_owned(), self.hash(wanted.template));
         labels.insert(names::EGRESS.to_owned(), egress(wanted.template.egress).to_owned());
         let mut pod = json!({
             "apiVersion": "v1",

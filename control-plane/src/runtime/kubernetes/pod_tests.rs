@@ -148,7 +148,11 @@ fn labels_say_whose_it_is_and_a_waiting_pod_is_nobodys() {
     assert_eq!(labels["berth/database"], json!("4f6d"));
     assert_eq!(labels["berth/role"], json!("session"));
     assert_eq!(labels["berth/session"], json!(session.to_string()));
-    assert_eq!(labels["berth/template"], json!(template().hash()));
+    assert_eq!(labels["berth/template"], json!(recipe().hash(&template())));
+    assert_ne!(
+        Recipe { agent_image: "agent:2".to_owned(), ..recipe() }.hash(&template()),
+        recipe().hash(&template())
+    );
     let waiting = pod(&template(), None);
     assert_eq!(waiting["metadata"]["labels"]["berth/role"], json!("warm"));
     assert!(waiting["metadata"]["labels"]["berth/session"].is_null());

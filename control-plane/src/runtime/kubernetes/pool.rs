@@ -49,7 +49,7 @@ impl KubernetesRuntime {
         let uids: HashSet<_> = there.iter().filter_map(uid).collect();
         rows::forget_gone(db, &uids, now_ms() - YOUNG_MS).await.map_err(database)?;
         let wanted: HashMap<String, &Template> =
-            templates.iter().map(|template| (template.hash(), template)).collect();
+            templates.iter().map(|template| (self.0.recipe.hash(template), template)).collect();
         let mut kept: HashMap<String, usize> = HashMap::new();
         for row in rows {
             let pod = there.iter().find(|pod| uid(*pod) == Some(row.uid));
@@ -64,15 +64,23 @@ impl KubernetesRuntime {
             } else if rows::forget_waiting(db, row.uid).await.map_err(database)? {
                 // Forgotten first: no session can be given it any more.
                 tracing::info!(pod = row.name, "a waiting pod is not needed any more");
-                self.retire(pod, &row.volume).await?;
+                if let Err(why) = self.retire(pod, &row.volume).await {
+                    tracing::warn!(pod = row.name, %why, "a waiting pod is left for later");
+                }
             }
         }
-        self.remove_left_behind(&there, &volumes).await?;
+        if let Err(why) = self.remove_left_behind(&there, &volumes).await {
+            tracing::warn!(%why, "what was left behind could not be removed yet");
+        }
         for (hash, template) in &wanted {
             let there = kept.get(hash).copied().unwrap_or_default();
             let missing = (template.warm as usize).saturating_sub(there);
             for _ in 0..missing.min(AT_ONCE) {
-                self.add_waiting(template).await?;
+                if let Err(why) = self.add_waiting(hash, template).await {
+                    // What is in this one's way need not be in the others'.
+                    tracing::warn!(template = template.name, %why, "too few pods wait");
+                    break;
+                }
             }
         }
         Ok(())
@@ -90,19 +98,27 @@ impl KubernetesRuntime {
         Ok(())
     }
 
-    async fn add_waiting(&self, template: &Template) -> Result<(), RuntimeError> {
+    async fn add_waiting(&self, hash: &str, template: &Template) -> Result<(), RuntimeError> {
         let name = names::warm();
         let malformed = |why: serde_json::Error| RuntimeError::Permanent(why.to_string());
         let volume = self.0.recipe.volume(&name, None, template).map_err(malformed)?;
         let wanted = Wanted { name: &name, volume: &name, session: None, template };
         let pod = self.0.recipe.pod(&wanted).map_err(malformed)?;
         let failed = |why| error::explain("a waiting pod could not be made", why);
-        objects::create(&self.0.objects.volumes, &volume).await.map_err(failed)?;
-        let made = objects::create(&self.0.objects.pods, &pod).await.map_err(failed)?;
+        let made_volume = objects::create(&self.0.objects.volumes, &volume).await.map_err(failed)?;
+        let made = match objects::create(&self.0.objects.pods, &pod).await {
+            Ok(made) => made,
+            Err(why) => {
+                // If it was made after all, it is left behind with its volume.
+                let removed = objects::delete(&self.0.objects.volumes, &name, made_volume.uid(), None).await;
+                if let Err(why) = removed {
+                    tracing::warn!(volume = name, %why, "the volume of no pod is left for later");
+                }
+                return Err(failed(why));
+            }
+        };
         if let Some(uid) = uid(&made) {
-            rows::keep(&self.0.database, uid, &name, &name, &template.hash(), None)
-                .await
-                .map_err(database)?;
+            rows::keep(&self.0.database, uid, &name, &name, hash, None).await.map_err(database)?;
         }
         tracing::info!(pod = name, template = template.name, "a waiting pod was made");
         Ok(())

@@ -45,7 +45,7 @@ impl KubernetesRuntime {
         let volume = match rows::volume(db, session).await.map_err(database)? {
             Some(volume) => volume,
             None => {
-                let hash = spec.template.hash();
+                let hash = self.0.recipe.hash(&spec.template);
                 if let Some(row) = rows::claim(db, session, &hash).await.map_err(database)? {
                     tracing::info!(%session, pod = row.name, "a waiting pod was claimed");
                     self.0.refill.notify_one();
@@ -150,7 +150,7 @@ impl KubernetesRuntime {
         let Some(uid) = uid(pod) else {
             return Err(RuntimeError::Retry(format!("the pod {name} has no id that is one")));
         };
-        let hash = spec.template.hash();
+        let hash = self.0.recipe.hash(&spec.template);
         rows::keep(&self.0.database, uid, &name, volume, &hash, Some(spec.session)).await.map_err(database)
     }
 

@@ -182,17 +182,35 @@ async fn what_nothing_knows_is_removed_once_old_and_what_is_not_ours_never() {
 }
 
 #[tokio::test]
-async fn a_quota_in_the_way_of_the_pool_leaves_no_volume_that_nobody_finds() {
+async fn a_quota_in_the_way_of_one_template_leaves_no_volume_and_the_others_get_their_pods() {
     let scene = Scene::new().await;
-    Templates::new(scene.database.clone()).put(&Template { warm: 1, ..template() }).await.unwrap();
+    let templates = Templates::new(scene.database.clone());
+    templates.put(&Template { warm: 1, ..template() }).await.unwrap();
+    let other = Template { name: "other".to_owned(), warm: 1, ..template() };
+    templates.put(&other).await.unwrap();
     scene.cluster.fail(Method::POST, "/pods", 403, "Forbidden", "exceeded quota: sessions");
-    assert!(scene.runtime.tend_pool().await.is_err());
-    assert!(scene.cluster.names("pods").is_empty());
-    for volume in scene.cluster.names("persistentvolumeclaims") {
-        scene.cluster.change("persistentvolumeclaims", &volume, |volume| {
-            volume["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
-        });
-    }
     scene.runtime.tend_pool().await.unwrap();
+    assert!(scene.cluster.all_faults_met());
+    assert_eq!(scene.cluster.names("pods").len(), 1);
     assert_eq!(scene.cluster.names("persistentvolumeclaims"), scene.cluster.names("pods"));
+    scene.runtime.tend_pool().await.unwrap();
+    assert_eq!(scene.cluster.names("pods").len(), 2);
+    assert_eq!(scene.cluster.names("persistentvolumeclaims"), scene.cluster.names("pods"));
+}
+
+#[tokio::test]
+async fn a_server_with_another_agent_image_retires_what_waits_with_the_old_one() {
+    let scene = Scene::new().await;
+    let before = scene.waiting().await;
+    let newer = KubernetesSettings { agent_image: Some("registry.example/agent:2".to_owned()), ..settings() };
+    let newer = KubernetesRuntime::with_client(scene.cluster.client(), &newer, scene.database.clone());
+    let newer = newer.await.unwrap();
+    let spec = scene.session("a").await;
+    newer.prepare(&spec).await.unwrap();
+    assert_eq!(newer.ensure(&spec).await.unwrap(), Ensured::Started, "with the agent of this server");
+    newer.tend_pool().await.unwrap();
+    assert!(scene.cluster.get("pods", &before).is_none());
+    let row = rows::waiting(&scene.database).await.unwrap().pop().unwrap();
+    let pod = scene.cluster.get("pods", &row.name).unwrap();
+    assert_eq!(pod["spec"]["initContainers"][0]["image"], json!("registry.example/agent:2"));
 }
