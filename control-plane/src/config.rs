@@ -185,6 +185,12 @@ pub enum BadSetting {
     /// Not an address that agents can dial.
     #[error("--agent-url {0:?} must be ws://HOST:PORT, such as ws://10.0.0.7:8081.")]
     AgentUrl(String),
+    /// A variable in it was not filled in.
+    #[error(
+        "--agent-url {0:?} holds a variable that Kubernetes didn't know: its Service was made after this pod. A pod \
+         that is started again knows it."
+    )]
+    AgentUrlVariable(String),
 }
 
 impl Settings {

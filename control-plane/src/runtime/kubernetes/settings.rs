@@ -43,6 +43,8 @@ impl KubernetesSettings {
             return Err(BadSetting::Missing("--agent-image (BERTH_AGENT_IMAGE)"));
         }
         match &self.agent_url {
+            // Kubernetes leaves a variable as it stands if its Service was not there when the pod was started.
+            Some(url) if url.contains("$(") => Err(BadSetting::AgentUrlVariable(url.clone())),
             Some(url) if url.starts_with("ws://") => Ok(()),
             Some(url) => Err(BadSetting::AgentUrl(url.clone())),
             None => Err(BadSetting::Missing("--agent-url (BERTH_AGENT_URL)")),
@@ -82,5 +84,31 @@ fn label(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("a name has 1 to 63 letters, digits, hyphens, points or underscores, and begins and ends with a letter or digit".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        settings: KubernetesSettings,
+    }
+
+    #[test]
+    fn an_address_that_no_pod_could_dial_is_refused() {
+        let check = |url: &str| {
+            Program::try_parse_from(["berth", "--agent-image", "a:1", "--agent-url", url])
+                .unwrap()
+                .settings
+                .check()
+        };
+        assert!(check("ws://10.0.0.7:8081").is_ok() && check("ws://[fd00::7]:8081").is_ok());
+        assert!(matches!(check("https://berth.example"), Err(BadSetting::AgentUrl(_))));
+        let unset = check("ws://$(BERTH_AGENTS_SERVICE_HOST):8081");
+        assert!(matches!(unset, Err(BadSetting::AgentUrlVariable(_))));
     }
 }
