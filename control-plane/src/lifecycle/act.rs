@@ -19,8 +19,6 @@ use tokio::time::Instant;
 
 /// How long a started agent's first sync may take to be told of in the timeline.
 const FIRST_SYNC: Duration = Duration::from_secs(120);
-/// How often a process without a link is looked at.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long the process of an agent that said goodbye may take to be gone.
 const EXIT_GRACE: Duration = Duration::from_secs(5);
 /// How long a stop waits for an agent whose link is away.
@@ -88,7 +86,8 @@ impl Lifecycle {
                     tracing::info!(session = %id, "an agent that runs already is awaited");
                 }
                 // A process that ends a moment after its link did: nothing else tells of its end.
-                return Ok(Next::Wait(if facts.present { wait.min(LOOK_AGAIN) } else { wait }));
+                let most = if facts.present { self.0.runtime.look_again() } else { wait };
+                return Ok(Next::Wait(wait.min(most)));
             }
             Action::MarkStarting => {
                 self.mark(&record, State::Starting, None, "start", "It starts.", attempt).await?;

@@ -7,6 +7,8 @@ use tokio::time::Instant;
 
 /// An agent that was linked for so long has started well: its earlier failures count no more.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// How long an agent may run without a link before that is worth a word.
+const UNLINKED: Duration = Duration::from_secs(20);
 
 /// What a worker remembers between its steps.
 pub(super) struct Attempt {
@@ -29,6 +31,8 @@ pub(super) struct Attempt {
     pub(super) trouble: Option<String>,
     linked_at: Option<Instant>,
     pub(super) unlinked_at: Instant,
+    /// Since when its agent is seen to run without a link.
+    runs_unlinked: Option<Instant>,
     pub(super) told_adopted: bool,
     /// Whether all files had reached the database when the agent ended, if it said so.
     pub(super) complete: Option<bool>,
@@ -52,6 +56,7 @@ impl Attempt {
             trouble: None,
             linked_at: None,
             unlinked_at: now,
+            runs_unlinked: None,
             told_adopted: false,
             complete: None,
         }
@@ -80,6 +85,17 @@ impl Attempt {
         self.unlinked_at = Instant::now();
     }
 
+    /// Its agent was looked at, which runs without a link or does not. Answers whether it has for long.
+    pub(super) fn is_long_unlinked(&mut self, runs_unlinked: bool) -> bool {
+        if !runs_unlinked {
+            self.runs_unlinked = None;
+            return false;
+        }
+        let since = *self.runs_unlinked.get_or_insert_with(Instant::now);
+        // One that waited in a pool ran before it was launched.
+        since.max(self.unlinked_at).elapsed() >= UNLINKED
+    }
+
     fn leave_link(&mut self) {
         if self.linked_at.take().is_some_and(|at| at.elapsed() >= HEALTHY_AFTER) {
             self.failures = 0;
@@ -97,6 +113,7 @@ impl Attempt {
         self.told.clear();
         self.stuck = None;
         self.trouble = None;
+        self.runs_unlinked = None;
         self.retry_at = Instant::now() + step::backoff(self.failures);
         self.why = Some(why);
     }
@@ -122,6 +139,22 @@ mod tests {
             attempt.fail("its pod was deleted".to_owned());
             assert_eq!(attempt.failures, 1, "{seen_to_end}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_that_is_away_is_worth_a_word_only_once_its_agent_has_run_for_a_while_since_its_launch() {
+        let mut attempt = Attempt::new();
+        assert!(!attempt.is_long_unlinked(true));
+        tokio::time::advance(UNLINKED).await;
+        // Claimed just now.
+        attempt.unlinked_at = Instant::now();
+        assert!(!attempt.is_long_unlinked(true));
+        tokio::time::advance(UNLINKED).await;
+        assert!(attempt.is_long_unlinked(true));
+        // Its image is pulled anew.
+        assert!(!attempt.is_long_unlinked(false) && !attempt.is_long_unlinked(true));
+        tokio::time::advance(UNLINKED).await;
+        assert!(attempt.is_long_unlinked(true));
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use super::session::State;
 use super::step::Want;
 use super::timeline;
 use super::{Error, Lifecycle};
-use crate::runtime::{Notice, Observed};
+use crate::runtime::{Notice, Observed, Trouble};
 
 impl Lifecycle {
     /// Tells what happened to what runs a session, and what keeps it from starting.
@@ -35,6 +35,7 @@ impl Lifecycle {
                 self.step_line(id, code, message, attempt).await?;
             }
         }
+        let long_unlinked = attempt.is_long_unlinked(!linked && observed.unlinked.is_some());
         if linked || record.want != Want::Running {
             return Ok(());
         }
@@ -48,7 +49,8 @@ impl Lifecycle {
         }
         attempt.stuck = None;
         let has_run = attempt.has_linked || record.session.state == State::Running;
-        match &observed.trouble {
+        let unlinked = observed.unlinked.clone().filter(|_| long_unlinked).map(Trouble::passing);
+        match &observed.trouble.clone().or(unlinked) {
             // One that has run needs something else than its like: what its users left in it may be in its way, such as
             // memory that no program holds any more. A program that needs too much now and then ends nothing.
             Some(trouble) if has_run && trouble.anew => {

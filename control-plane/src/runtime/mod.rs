@@ -38,6 +38,8 @@ pub struct Observed {
     pub ended: Option<String>,
     /// What keeps it from starting.
     pub trouble: Option<Trouble>,
+    /// What may be in the way of an agent that runs, for a person, should it not link for long.
+    pub unlinked: Option<String>,
     /// What has happened to it so far, for the timeline.
     pub notices: Vec<Notice>,
     /// Made so recently that its session may not be known everywhere: never to be taken for an orphan.
@@ -136,6 +138,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// How long a started agent may take to link, if nothing is known to be in its way.
     fn start_patience(&self) -> Duration {
         Duration::from_secs(60)
+    }
+
+    /// How often what runs without a link is looked at, whatever is told of it.
+    fn look_again(&self) -> Duration {
+        Duration::from_secs(1)
     }
 
     /// Runs for as long as the server does: tells `changed` of each session of which something changed by itself,

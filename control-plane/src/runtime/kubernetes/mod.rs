@@ -55,6 +55,9 @@ const USER_NAMESPACES_SINCE: u32 = 33;
 /// How long a pod may take to link when the cluster names nothing that is in its way: a node may have to be
 /// added, and a large image pulled.
 const START_PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// How often a pod whose agent is not linked is looked at: the watch tells of its changes, yet not of events, nor of
+/// what takes too long.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why the runtime cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -205,6 +208,10 @@ impl Runtime for KubernetesRuntime {
 
     fn start_patience(&self) -> Duration {
         START_PATIENCE
+    }
+
+    fn look_again(&self) -> Duration {
+        LOOK_AGAIN
     }
 
     async fn run(&self, changed: UnboundedSender<SessionId>) {

@@ -300,8 +300,8 @@ impl KubernetesRuntime {
             observed.ended = observed.ended.or(ended);
             observed.trouble = observed.trouble.or(trouble);
             observed.notices.extend(notices);
-            if is_ready(&pod) && observed.trouble.is_none() {
-                observed.trouble = status::unlinked(&pod, &self.0.recipe.agent_url, now_ms());
+            if is_ready(&pod) {
+                observed.unlinked = Some(status::unlinked(&self.0.recipe.agent_url));
             }
             if waits
                 && observed.trouble.is_none()

@@ -7,8 +7,6 @@ use k8s_openapi::api::core::v1::{
 
 /// Restarts of a container after which it will not come right by itself.
 const CRASHES: i32 = 3;
-/// How long a running agent may take to connect before that is worth a word.
-const UNLINKED_MS: i64 = 20_000;
 /// The exit code of what SIGKILL ended.
 const KILLED: i32 = 137;
 /// What the cluster calls an end for want of memory.
@@ -64,17 +62,11 @@ pub(super) fn look(pod: &Pod) -> Look {
     look
 }
 
-/// What to think of a pod whose container has run for a while though its agent has not linked.
-pub(super) fn unlinked(pod: &Pod, agent_url: &str, now_ms: i64) -> Option<Trouble> {
-    let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
-    let started = containers.first()?.state.as_ref()?.running.as_ref()?.started_at.as_ref()?;
-    if now_ms - started.0.as_millisecond() < UNLINKED_MS {
-        return None;
-    }
-    let message = format!(
+/// What to think of a pod whose container runs though its agent does not link.
+pub(super) fn unlinked(agent_url: &str) -> String {
+    format!(
         "its agent runs and has not connected. Can pods reach {agent_url}? Network policies and --agent-url say so"
-    );
-    Some(Trouble::passing(message))
+    )
 }
 
 /// What keeps a pod from starting that only the cluster's events tell, such as a volume that cannot be mounted.

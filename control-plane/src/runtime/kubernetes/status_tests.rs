@@ -140,16 +140,6 @@ fn the_clusters_words_are_cut_and_cannot_command_a_terminal() {
 }
 
 #[test]
-fn an_agent_that_runs_and_does_not_connect_is_worth_a_word_after_a_while() {
-    let running = json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } });
-    let pod = pod(json!({ "phase": "Running", "containerStatuses": container(running, json!({}), 0) }));
-    let started = "2026-01-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap().as_millisecond();
-    assert_eq!(unlinked(&pod, "ws://10.0.0.1:81", started + UNLINKED_MS - 1), None);
-    let trouble = unlinked(&pod, "ws://10.0.0.1:81", started + UNLINKED_MS).unwrap();
-    assert!(!trouble.hopeless && trouble.message.contains("ws://10.0.0.1:81"));
-}
-
-#[test]
 fn of_several_warnings_the_last_is_told() {
     let event = |at: &str, kind: &str, message: &str| -> Event {
         serde_json::from_value(json!({
