@@ -137,8 +137,12 @@ impl Lifecycle {
                     (Some(ended), Some(why)) => Some(format!("{ended} {why}")),
                     (None, why) => why,
                 };
-                let message =
-                    reason.clone().unwrap_or_else(|| "It stopped; its files are in the database.".to_owned());
+                let message = reason.clone().unwrap_or_else(|| match attempt.complete {
+                    Some(true) => "It stopped; its files are in the database.".to_owned(),
+                    // Nothing was there that could have said so.
+                    _ => "It stopped; its files are kept, and any that the database hasn't follow at the next start."
+                        .to_owned(),
+                });
                 if records::set_stopped(self.database(), &record, reason.as_deref(), attempt.complete).await?
                 {
                     self.line(id, "stopped", Some(State::Stopped), None, message, attempt).await?;
