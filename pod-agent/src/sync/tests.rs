@@ -233,8 +233,11 @@ async fn another_folder_in_the_place_of_the_known_one_deletes_nothing_unasked() 
     let mut link = Link::up(&sync, 1).await;
     link.welcome(&database).await;
     link.until(&mut database, "all files", |d| d.tree.len() == 3).await;
+    link.push(&database, vec![], false).await;
+    let rev = database.rev;
+    link.until(&mut database, "the revision", |d| d.visible >= rev).await;
     drop(link);
-    sync.end(Duration::from_secs(5)).await;
+    sync.end(Duration::from_millis(10)).await;
 
     for round in 2..4 {
         // Made anew, perhaps of the same inode, and asked for also at the start after.
@@ -247,11 +250,15 @@ async fn another_folder_in_the_place_of_the_known_one_deletes_nothing_unasked() 
         link.welcome(&database).await;
         folder.write("new", &round.to_string());
         let text = round.to_string();
-        link.until(&mut database, "a new file", |d| d.text("new").as_ref() == Some(&text) && d.held == 3).await;
+        link.until(&mut database, "a new file", |d| d.text("new").as_ref() == Some(&text) && d.held == 3)
+            .await;
         assert_eq!(database.tree.len(), 4, "nothing is deleted before somebody says so");
         database.held = 0;
+        link.push(&database, vec![], false).await;
+        let rev = database.rev;
+        link.until(&mut database, "the revision", |d| d.visible >= rev).await;
         drop(link);
-        sync.end(Duration::from_secs(5)).await;
+        sync.end(Duration::from_millis(10)).await;
     }
 
     let sync = folder.start();

@@ -159,7 +159,8 @@ impl<D: Disk> Engine<D> {
         // Tried again by itself, or listed until there is another answer; all else is found again, if it is still so.
         let full = self.retry_at.is_some();
         let waits = |path: &String| {
-            WorkspacePath::new(&**path).is_ok_and(|path| self.refused.is_at(&path) || self.hot.contains_key(&path))
+            WorkspacePath::new(&**path)
+                .is_ok_and(|path| self.refused.is_at(&path) || self.hot.contains_key(&path))
         };
         self.problems.retain(|path, problem| full && problem.code == "no_space" || waits(path));
         self.ask_again();
@@ -236,6 +237,11 @@ impl<D: Disk> Engine<D> {
     /// A scan at the start that finds most files gone asks before it deletes them; one of another folder than the
     /// base is about asks before it deletes any.
     pub(super) fn hold_deletes(&mut self, is_other_folder: bool) {
+        if is_other_folder {
+            // What was sent of the one before is not missing in this one, should it turn out to be committed.
+            let disk = &self.disk;
+            self.base.unsure.retain(|path, _| disk.look(path, None) != Seen::Nothing);
+        }
         let known = self.dirty.paths().filter(|path| self.base.tree.contains_key(*path));
         let gone = known.filter(|path| self.disk.look(path, None) == Seen::Nothing);
         let gone: BTreeSet<_> = gone.cloned().collect();
