@@ -21,11 +21,11 @@
 //! ```
 //! Whoever gets parts keeps them, so that after a lost link only those are asked for that are still lacking.
 
-use super::Failure;
 mod batch;
 
 pub use batch::{Assembled, Assembly, Batch, Begin, CHUNK_BYTES, Disorder, End, Whole};
 
+use super::Failure;
 use crate::chunk::{BadParts, Packed, Part, Recipe};
 use crate::id::{BatchId, ItemId, LinkEpoch, Revision, VolumeId};
 use crate::path::WorkspacePath;

@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, Semaphore};
 const LARGE_BYTES: u64 = 1 << 20;
 /// How many large batches are in memory at once, decoded.
 const LARGE_AT_ONCE: usize = 4;
+
 static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
 
 /// The answer to a batch over the limits.
