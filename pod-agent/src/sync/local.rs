@@ -6,16 +6,21 @@ use super::disk::{Agreed, Applied, Disk, Listed, Presence, Seen, Stamp, Taken};
 use super::root::Root;
 use super::scan;
 use super::watch::Watch;
-use rustix::fs::{Dir, FileType};
+use rustix::fs::{Dir, FileType, Mode, OFlags, open};
+use rustix::io::Errno;
 use shared::chunk::Recipe;
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, Kind};
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+/// Bytes of a base beyond which it is none. A million items take some 200 MB; more can only be what the workspace's
+/// user put there, and would take the agent's memory.
+const BASE_BYTES: u64 = 256 << 20;
 
 /// A workspace's folder and the agent's own beside it, on one mount.
 pub(super) struct LocalDisk {
@@ -130,17 +135,35 @@ impl Disk for LocalDisk {
     }
 
     fn load_base(&self) -> io::Result<Option<Vec<u8>>> {
-        match fs::read(&self.base) {
-            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
-            read => read.map(Some),
+        // The workspace's user may have put anything there: a FIFO must not block, a link not lead elsewhere.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match open(&self.base, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            opened => File::from(opened?),
+        };
+        let about = file.metadata()?;
+        if !about.is_file() {
+            return Err(io::Error::other("it is no regular file"));
         }
+        if about.len() > BASE_BYTES {
+            return Err(io::Error::other(format!("it has {} bytes, and may have {BASE_BYTES}", about.len())));
+        }
+        let mut bytes = Vec::with_capacity(about.len() as usize);
+        // It may grow meanwhile.
+        file.take(BASE_BYTES).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
     }
 
     fn store_base(&mut self, write: &dyn Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
         // The contents first: else a crash leaves empty files that look like a user's edits.
         rustix::fs::syncfs(self.root.fd())?;
         let fresh = self.base.with_extension("new");
-        let mut file = BufWriter::new(File::create(&fresh)?);
+        // A new file, whatever the workspace's user put in its place.
+        match fs::remove_file(&fresh) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
+            _ => {}
+        }
+        let mut file = BufWriter::new(OpenOptions::new().write(true).create_new(true).open(&fresh)?);
         write(&mut file)?;
         file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_data()?;
         fs::rename(&fresh, &self.base)

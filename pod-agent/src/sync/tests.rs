@@ -2,6 +2,7 @@
 
 mod fixtures;
 mod large;
+mod stored;
 mod swapper;
 
 use fixtures::{Database, Folder, Link, PATIENCE, path};
