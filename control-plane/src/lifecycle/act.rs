@@ -209,8 +209,10 @@ impl Lifecycle {
         let spec =
             Spec { session: id, generation: record.generation, credential: credential.clone(), template };
         let runtime = &self.0.runtime;
-        if let Err(why) = runtime.prepare(&spec).await {
-            return self.launch_failed(record, attempt, why).await;
+        match runtime.prepare(&spec).await {
+            Ok(None) => {}
+            Ok(Some(notice)) => self.step_line(id, notice.code, &notice.message, attempt).await?,
+            Err(why) => return self.launch_failed(record, attempt, why).await,
         }
         self.step_line(id, "folder_ready", "Its storage is ready.", attempt).await?;
         let ensured = match runtime.ensure(&spec).await {

@@ -10,7 +10,7 @@
 //! which name their state folder; nothing is remembered that could be wrong.
 
 use super::process::{self, Process};
-use super::{Ensured, Observed, Runtime, RuntimeError, Spec};
+use super::{Ensured, Notice, Observed, Runtime, RuntimeError, Spec};
 use async_trait::async_trait;
 use shared::id::SessionId;
 use std::collections::HashMap;
@@ -194,9 +194,10 @@ impl Runtime for LocalRuntime {
         "local"
     }
 
-    async fn prepare(&self, spec: &Spec) -> Result<(), RuntimeError> {
+    async fn prepare(&self, spec: &Spec) -> Result<Option<Notice>, RuntimeError> {
         let (this, session) = (self.clone(), spec.session);
-        blocking("its folder could not be made", move || this.prepare_blocking(session)).await
+        blocking("its folder could not be made", move || this.prepare_blocking(session)).await?;
+        Ok(None)
     }
 
     async fn ensure(&self, spec: &Spec) -> Result<Ensured, RuntimeError> {

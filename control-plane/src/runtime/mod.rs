@@ -103,8 +103,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// The name that settings use.
     fn name(&self) -> &'static str;
 
-    /// Makes room for the session's files, if there is none yet.
-    async fn prepare(&self, spec: &Spec) -> Result<(), RuntimeError>;
+    /// Makes room for the session's files, if there is none yet or too little. Answers what is to be told of that.
+    async fn prepare(&self, spec: &Spec) -> Result<Option<Notice>, RuntimeError>;
 
     /// Makes sure that exactly one agent runs for the session: adopts one that is there, else starts one.
     async fn ensure(&self, spec: &Spec) -> Result<Ensured, RuntimeError>;

@@ -9,7 +9,8 @@
 //! | `error` | what the cluster's refusals mean |
 //! | `objects` | calls to the cluster, each bounded in time |
 //! | `rows` | which pod serves which session, in the database |
-//! | `session` | a session's pod and volume: made, looked at, ended |
+//! | `session` | a session's pod: made, looked at, ended |
+//! | `volume` | a session's volume: found or made, grown, removed |
 //! | `pool` | pods that wait for a session, and what was left behind |
 //! | [`identity`] | who a pod's agent is |
 //!
@@ -26,8 +27,9 @@ mod rows;
 mod session;
 pub mod settings;
 mod status;
+mod volume;
 
-use super::{Ensured, Observed, Runtime, RuntimeError, Spec};
+use super::{Ensured, Notice, Observed, Runtime, RuntimeError, Spec};
 use crate::workspace::Database;
 use async_trait::async_trait;
 use futures::TryStreamExt;
@@ -168,7 +170,7 @@ impl Runtime for KubernetesRuntime {
         "kubernetes"
     }
 
-    async fn prepare(&self, spec: &Spec) -> Result<(), RuntimeError> {
+    async fn prepare(&self, spec: &Spec) -> Result<Option<Notice>, RuntimeError> {
         self.make_room(spec).await
     }
 

@@ -1,4 +1,4 @@
-//! A session's pod and volume: made, looked at, ended.
+//! A session's pod: made, looked at, ended.
 
 use super::objects::{self, made_at, uid};
 use super::pod::{Wanted, backstop};
@@ -6,8 +6,8 @@ use super::rows::{self, PodRow};
 use super::status::{self, Look};
 use super::{KubernetesRuntime, database, error, names};
 use crate::entities::now_ms;
-use crate::runtime::{Ensured, Observed, RuntimeError, Spec};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use crate::runtime::{Ensured, Notice, Observed, RuntimeError, Spec};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 use shared::id::SessionId;
@@ -17,10 +17,8 @@ use tokio::time::Instant;
 
 /// How much longer than its grace a pod's end is awaited.
 pub(super) const END_MARGIN: Duration = Duration::from_secs(15);
-/// How long a volume's end is awaited.
-const VOLUME_END: Duration = Duration::from_secs(10);
 /// How often the end of something is looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A pod that should have ended so long ago is removed by force: its node is gone, and whatever may still run
 /// there was fenced off when a newer agent linked.
 const FORCE_AFTER_MS: i64 = 5 * 60 * 1000;
@@ -33,7 +31,7 @@ const CLAIM_TRIES: u32 = 5;
 
 impl KubernetesRuntime {
     /// Finds or makes the session's volume. A session that has none yet may be given a waiting pod with its own.
-    pub(super) async fn make_room(&self, spec: &Spec) -> Result<(), RuntimeError> {
+    pub(super) async fn make_room(&self, spec: &Spec) -> Result<Option<Notice>, RuntimeError> {
         let session = spec.session;
         if spec.template.image.is_empty() {
             return Err(RuntimeError::Permanent(format!(
@@ -49,7 +47,7 @@ impl KubernetesRuntime {
                 if let Some(row) = rows::claim(db, session, &hash).await.map_err(database)? {
                     tracing::info!(%session, pod = row.name, "a waiting pod was claimed");
                     self.0.refill.notify_one();
-                    return Ok(());
+                    return Ok(None);
                 }
                 let volume = names::volume(session);
                 rows::set_volume(db, session, Some(&volume)).await.map_err(database)?;
@@ -57,48 +55,6 @@ impl KubernetesRuntime {
             }
         };
         self.ensure_volume(&volume, spec).await
-    }
-
-    async fn ensure_volume(&self, name: &str, spec: &Spec) -> Result<(), RuntimeError> {
-        let volumes = &self.0.objects.volumes;
-        if let Some(found) = objects::get(volumes, name).await? {
-            return self.adopt_volume(&found, spec.session).await;
-        }
-        let wanted = self.0.recipe.volume(name, Some(spec.session), &spec.template).map_err(malformed)?;
-        match objects::create(volumes, &wanted).await {
-            Ok(_) => Ok(()),
-            Err(why) if error::is_taken(&why) => {
-                Err(RuntimeError::Retry("its volume was made at the same time".to_owned()))
-            }
-            Err(why) => Err(error::explain("its volume could not be made", why)),
-        }
-    }
-
-    async fn adopt_volume(
-        &self,
-        found: &PersistentVolumeClaim,
-        session: SessionId,
-    ) -> Result<(), RuntimeError> {
-        let name = found.name_any();
-        if found.metadata.deletion_timestamp.is_some() {
-            return Err(RuntimeError::Retry(format!("its earlier volume {name} is still being removed")));
-        }
-        if !self.is_ours(found) {
-            return Err(not_ours("volume", &name));
-        }
-        match names::session(found.metadata.labels.as_ref()) {
-            Some(of) if of == session => Ok(()),
-            Some(_) => Err(not_ours("volume", &name)),
-            None => self.label_volume(&name, session).await,
-        }
-    }
-
-    async fn label_volume(&self, name: &str, session: SessionId) -> Result<(), RuntimeError> {
-        let labels = json!({ "metadata": { "labels": self.0.recipe.labels(Some(session)) } });
-        match objects::patch(&self.0.objects.volumes, name, labels).await {
-            Ok(_) => Ok(()),
-            Err(why) => Err(error::explain("its volume could not be labelled", why)),
-        }
     }
 
     /// Makes sure of the session's one pod: adopts one that is there, else makes it.
@@ -257,35 +213,6 @@ impl KubernetesRuntime {
         Ok(())
     }
 
-    /// Removes a session's volume, and any that carries its name.
-    pub(super) async fn remove_volumes(&self, session: SessionId) -> Result<(), RuntimeError> {
-        let volumes = &self.0.objects.volumes;
-        let mut found = objects::list(volumes, &self.selector_of(session)).await?;
-        if let Some(name) = rows::volume(&self.0.database, session).await.map_err(database)?
-            && !found.iter().any(|volume| volume.name_any() == name)
-        {
-            // One whose claim was cut short carries no label of the session yet.
-            found.extend(objects::get(volumes, &name).await?);
-        }
-        found.retain(|volume| self.is_ours(volume));
-        for volume in &found {
-            objects::delete(volumes, &volume.name_any(), volume.uid(), None).await?;
-        }
-        let deadline = Instant::now() + VOLUME_END;
-        for volume in &found {
-            while objects::get(volumes, &volume.name_any())
-                .await?
-                .is_some_and(|there| there.uid() == volume.uid())
-            {
-                if Instant::now() >= deadline {
-                    return Err(RuntimeError::Retry("its volume is still being removed".to_owned()));
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        }
-        rows::set_volume(&self.0.database, session, None).await.map_err(database)
-    }
-
     /// What is there of one session, read afresh.
     pub(super) async fn look_at(&self, session: SessionId) -> Result<Observed, RuntimeError> {
         let mut observed = Observed::default();
@@ -377,7 +304,7 @@ impl KubernetesRuntime {
             .all(|(name, value)| name == names::ROLE || labels.get(name) == Some(value))
     }
 
-    fn selector_of(&self, session: SessionId) -> String {
+    pub(super) fn selector_of(&self, session: SessionId) -> String {
         format!("{},{}={session}", self.0.recipe.selector(), names::SESSION)
     }
 }
@@ -397,12 +324,12 @@ fn still_ending(name: &str) -> RuntimeError {
     RuntimeError::Retry(format!("its earlier pod {name} is still ending"))
 }
 
-fn not_ours(what: &str, name: &str) -> RuntimeError {
+pub(super) fn not_ours(what: &str, name: &str) -> RuntimeError {
     RuntimeError::Permanent(format!(
         "a {what} named {name} is there that belongs to something else. Nothing was changed; remove it, or give this Berth a namespace of its own"
     ))
 }
 
-fn malformed(why: serde_json::Error) -> RuntimeError {
+pub(super) fn malformed(why: serde_json::Error) -> RuntimeError {
     RuntimeError::Permanent(format!("its template cannot be made into a pod: {why}"))
 }

@@ -200,6 +200,40 @@ async fn a_volume_that_was_given_back_is_made_anew_at_the_next_start() {
 }
 
 #[tokio::test]
+async fn a_volume_grows_with_its_template_at_the_next_start_and_a_refusal_keeps_nobody_out() {
+    let scene = Scene::new().await;
+    let (spec, _, volume) = scene.started("a").await;
+    let with = |volume_mib: u32| Spec {
+        template: Arc::new(Template { volume_mib, ..template() }),
+        ..scene.spec(spec.session, 2)
+    };
+    let size = || {
+        let claim = scene.cluster.get("persistentvolumeclaims", &volume).unwrap();
+        claim["spec"]["resources"]["requests"]["storage"].clone()
+    };
+    let mib = template().volume_mib;
+    // As clusters write it.
+    scene.cluster.change("persistentvolumeclaims", &volume, |claim| {
+        claim["spec"]["resources"]["requests"]["storage"] = json!("1Gi");
+    });
+    for same in [mib, mib / 2] {
+        assert_eq!(scene.runtime.prepare(&with(same)).await.unwrap(), None, "{same}");
+        assert_eq!(size(), json!("1Gi"));
+    }
+    let refusal = "only dynamically provisioned pvc can be resized and the storageclass must support resize";
+    scene.cluster.fail(Method::PATCH, "/persistentvolumeclaims", 403, "Forbidden", refusal);
+    let told = scene.runtime.prepare(&with(2 * mib)).await.unwrap().unwrap();
+    assert_eq!(told.code, "volume_stays");
+    assert!(told.message.contains(refusal) && told.message.contains("stays at 1024 MiB"), "{}", told.message);
+    assert_eq!(size(), json!("1Gi"));
+    scene.cluster.fail(Method::PATCH, "/persistentvolumeclaims", 500, "InternalError", "later");
+    retry(scene.runtime.prepare(&with(2 * mib)).await.unwrap_err());
+    let told = scene.runtime.prepare(&with(2 * mib)).await.unwrap().unwrap();
+    assert_eq!((told.code, size()), ("volume_grows", json!("2048Mi")));
+    assert_eq!(scene.runtime.prepare(&with(2 * mib)).await.unwrap(), None, "once");
+}
+
+#[tokio::test]
 async fn a_failed_read_removes_nothing() {
     let scene = Scene::new().await;
     let (spec, pod, volume) = scene.started("a").await;
