@@ -60,7 +60,7 @@ impl Lifecycle {
             state: record.session.state,
             linked: link.is_some(),
             present: observed.as_ref().is_none_or(|o| o.running),
-            ending: observed.as_ref().is_some_and(|o| o.running && o.ended.is_some()),
+            ending: observed.as_ref().is_some_and(|o| o.running && (o.ended.is_some() || o.lost.is_some())),
             volume: observed.as_ref().is_none_or(|o| o.volume),
             launched: attempt.launched,
             proven: attempt.proven,

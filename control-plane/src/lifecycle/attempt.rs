@@ -29,6 +29,8 @@ pub(super) struct Attempt {
     /// What was told of its start so far, and what keeps it from starting.
     pub(super) told: HashSet<String>,
     pub(super) trouble: Option<String>,
+    /// Whether it was told that what runs it does not answer.
+    pub(super) lost: bool,
     linked_at: Option<Instant>,
     pub(super) unlinked_at: Instant,
     /// Since when its agent is seen to run without a link.
@@ -54,6 +56,7 @@ impl Attempt {
             ending: None,
             told: HashSet::new(),
             trouble: None,
+            lost: false,
             linked_at: None,
             unlinked_at: now,
             runs_unlinked: None,
@@ -113,6 +116,7 @@ impl Attempt {
         self.told.clear();
         self.stuck = None;
         self.trouble = None;
+        self.lost = false;
         self.runs_unlinked = None;
         self.retry_at = Instant::now() + step::backoff(self.failures);
         self.why = Some(why);

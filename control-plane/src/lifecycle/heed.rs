@@ -1,12 +1,13 @@
 //! Tells a session's users what is seen of what runs it.
 
 use super::attempt::Attempt;
+use super::ending;
 use super::records::{self, Record};
 use super::session::State;
 use super::step::Want;
 use super::timeline;
 use super::{Error, Lifecycle};
-use crate::runtime::{Notice, Observed, Trouble};
+use crate::runtime::{Lost, Notice, Observed, Trouble};
 
 impl Lifecycle {
     /// Tells what happened to what runs a session, and what keeps it from starting.
@@ -35,6 +36,10 @@ impl Lifecycle {
                 self.step_line(id, code, message, attempt).await?;
             }
         }
+        if let Some(lost) = observed.lost.as_ref().filter(|_| !linked) {
+            return self.heed_lost(record, lost, attempt).await;
+        }
+        attempt.lost = false;
         let long_unlinked = attempt.is_long_unlinked(!linked && observed.unlinked.is_some());
         if linked || record.want != Want::Running {
             return Ok(());
@@ -68,6 +73,33 @@ impl Lifecycle {
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Tells that what runs a session does not answer. Its agent may live on: it ends only once that was waited for.
+    async fn heed_lost(&self, record: &Record, lost: &Lost, attempt: &mut Attempt) -> Result<(), Error> {
+        let id = record.session.id;
+        let runs = record.want == Want::Running;
+        attempt.stuck = Some(lost.message.clone()).filter(|_| runs && lost.given_up);
+        let patience = ending::words(u32::try_from(lost.patience.as_secs()).unwrap_or(u32::MAX));
+        let then = if runs { "it is started elsewhere, with its volume" } else { "it is given up" };
+        let message = format!(
+            "{}. If it stays silent for {patience}, {then}; what was saved or synced is in the database.",
+            lost.message
+        );
+        if std::mem::replace(&mut attempt.lost, true) {
+            return Ok(());
+        }
+        // Who waits for it must not be told that it runs. One that is being stopped has a reason of its own.
+        if matches!(record.session.state, State::Running | State::Starting)
+            && records::set_state(self.database(), record, State::Starting, Some(&message)).await?
+        {
+            self.publish(id, Some(State::Starting), Some(message.clone()));
+        }
+        // As with all that is seen, it may have been told before the server was started anew.
+        if !timeline::is_told(self.database(), id, "node_lost", &message, record.session.state_at).await? {
+            self.step_line(id, "node_lost", &message, attempt).await?;
         }
         Ok(())
     }

@@ -38,6 +38,8 @@ pub struct Observed {
     pub ended: Option<String>,
     /// What keeps it from starting.
     pub trouble: Option<Trouble>,
+    /// That what it runs on does not answer.
+    pub lost: Option<Lost>,
     /// What may be in the way of an agent that runs, for a person, should it not link for long.
     pub unlinked: Option<String>,
     /// What has happened to it so far, for the timeline.
@@ -62,6 +64,17 @@ impl Trouble {
     pub fn passing(message: String) -> Self {
         Self { message, hopeless: false, anew: false }
     }
+}
+
+/// What runs a session does not answer: nobody knows whether it still does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// What does not answer, for a person.
+    pub message: String,
+    /// How long it is waited for.
+    pub patience: Duration,
+    /// Whether that is over: [`Runtime::stop`] waits for its end no more, and another may take its place.
+    pub given_up: bool,
 }
 
 /// Something that happened to what runs a session.

@@ -86,6 +86,8 @@ struct Parts {
     objects: Objects,
     database: Database,
     recipe: Recipe,
+    /// How long a node that does not answer is waited for.
+    patience: Duration,
     /// Pods as the watch last told them.
     seen: Store<Pod>,
     writer: Mutex<Option<Writer<Pod>>>,
@@ -130,8 +132,19 @@ impl KubernetesRuntime {
         let (seen, writer) = reflector::store();
         let writer = Mutex::new(Some(writer));
         let refill = Notify::new();
+        let patience = Duration::from_secs(settings.node_lost_after.into());
         tracing::info!(namespace = settings.namespace, instance = recipe.instance, minor, "cluster found");
-        Ok(Self(Arc::new(Parts { objects, database, recipe, seen, writer, assigned, refill, identity })))
+        Ok(Self(Arc::new(Parts {
+            objects,
+            database,
+            recipe,
+            patience,
+            seen,
+            writer,
+            assigned,
+            refill,
+            identity,
+        })))
     }
 
     /// Says who the pods' agents are.

@@ -57,7 +57,10 @@ impl KubernetesRuntime {
             let taken = kept.entry(row.template_hash.clone()).or_default();
             let good = pod.is_some_and(|pod| {
                 let look = status::look(pod);
-                look.running && look.ended.is_none() && !look.trouble.is_some_and(|trouble| trouble.hopeless)
+                look.running
+                    && look.ended.is_none()
+                    && !look.trouble.is_some_and(|trouble| trouble.hopeless)
+                    && !self.lost(pod).is_some_and(|lost| lost.given_up)
             });
             if good && *taken < places {
                 *taken += 1;
@@ -131,6 +134,10 @@ impl KubernetesRuntime {
         volumes: &[PersistentVolumeClaim],
     ) -> Result<(), RuntimeError> {
         let old = now_ms() - YOUNG_MS;
+        for pod in pods.iter().filter(|pod| self.is_stranded(pod)) {
+            tracing::warn!(pod = pod.name_any(), "removing a pod by force whose node does not answer");
+            objects::delete(&self.0.objects.pods, &pod.name_any(), pod.uid(), Some(0)).await?;
+        }
         for pod in pods.iter().filter(|pod| left_behind(*pod, old)) {
             let Some(uid) = uid(pod) else { continue };
             // Read afresh, since it may have been given to a session after the list was made.
@@ -147,6 +154,13 @@ impl KubernetesRuntime {
             }
         }
         Ok(())
+    }
+
+    /// Whether a pod that waited is to end, and its node will not say when it has.
+    fn is_stranded(&self, pod: &Pod) -> bool {
+        names::session(pod.metadata.labels.as_ref()).is_none()
+            && pod.metadata.deletion_timestamp.is_some()
+            && self.lost(pod).is_some_and(|lost| lost.given_up)
     }
 }
 

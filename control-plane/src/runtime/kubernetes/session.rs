@@ -3,10 +3,10 @@
 use super::objects::{self, made_at, uid};
 use super::pod::{Wanted, backstop};
 use super::rows::{self, PodRow};
-use super::status::{self, Look};
+use super::status::{self, Look, Silence};
 use super::{KubernetesRuntime, database, error, names};
 use crate::entities::now_ms;
-use crate::runtime::{Ensured, Notice, Observed, RuntimeError, Spec};
+use crate::runtime::{Ensured, Lost, Notice, Observed, RuntimeError, Spec};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
@@ -19,9 +19,6 @@ use tokio::time::Instant;
 pub(super) const END_MARGIN: Duration = Duration::from_secs(15);
 /// How often the end of something is looked for.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// A pod that should have ended so long ago is removed by force: its node is gone, and whatever may still run
-/// there was fenced off when a newer agent linked.
-const FORCE_AFTER_MS: i64 = 5 * 60 * 1000;
 /// A pod that does not start for so long is asked after among the cluster's events.
 const ASK_AFTER_MS: i64 = 5_000;
 /// Younger objects are never taken for orphans: their rows may not be visible everywhere yet.
@@ -193,9 +190,8 @@ impl KubernetesRuntime {
         let seconds = u32::try_from(grace.as_secs()).unwrap_or(u32::MAX).max(1);
         let deadline = Instant::now() + patience;
         for pod in &pods {
-            let since = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0.as_millisecond());
-            let overdue = since.is_some_and(|at| now_ms() - at > FORCE_AFTER_MS);
-            let seconds = if overdue { 0 } else { seconds };
+            // What may still run there is fenced off: no later agent's credential is its own, nor is its pod's row there.
+            let seconds = if self.lost(pod).is_some_and(|lost| lost.given_up) { 0 } else { seconds };
             objects::delete(&self.0.objects.pods, &pod.name_any(), pod.uid(), Some(seconds)).await?;
         }
         for pod in &pods {
@@ -226,6 +222,7 @@ impl KubernetesRuntime {
             observed.running |= running;
             observed.ended = observed.ended.or(ended);
             observed.trouble = observed.trouble.or(trouble);
+            observed.lost = observed.lost.or_else(|| self.lost(&pod).filter(|_| running));
             observed.notices.extend(notices);
             if is_ready(&pod) {
                 observed.unlinked = Some(status::unlinked(&self.0.recipe.agent_url));
@@ -287,6 +284,14 @@ impl KubernetesRuntime {
     async fn pod_of(&self, row: &PodRow) -> Result<Option<Pod>, RuntimeError> {
         let found = objects::get(&self.0.objects.pods, &row.name).await?;
         Ok(found.filter(|pod| uid(pod) == Some(row.uid)))
+    }
+
+    /// Whether a pod's node does not answer.
+    pub(super) fn lost(&self, pod: &Pod) -> Option<Lost> {
+        let (now, patience) = (now_ms(), self.0.patience);
+        let Silence { since, message } = status::silence(pod, now)?;
+        let given_up = u128::try_from(now - since).is_ok_and(|silent| silent >= patience.as_millis());
+        Some(Lost { message, patience, given_up })
     }
 
     async fn still_runs(&self, pod: &Pod) -> Result<bool, RuntimeError> {

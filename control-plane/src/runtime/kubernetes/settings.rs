@@ -25,6 +25,15 @@ pub struct KubernetesSettings {
     /// The storage class of sessions' volumes [default: the cluster's].
     #[arg(long, env = "BERTH_STORAGE_CLASS", value_name = "NAME")]
     pub storage_class: Option<String>,
+    /// Seconds for which a node that does not answer is waited for, before its sessions are started on others.
+    #[arg(
+        long,
+        env = "BERTH_NODE_LOST_AFTER",
+        default_value_t = 120,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u32).range(10..=86_400)
+    )]
+    pub node_lost_after: u32,
     /// When images are pulled.
     #[arg(
         long,

@@ -11,6 +11,8 @@ const CRASHES: i32 = 3;
 const KILLED: i32 = 137;
 /// What the cluster calls an end for want of memory.
 const OOM_KILLED: &str = "OOMKilled";
+/// How much later than it should a pod may end before its node is thought not to answer.
+const OVERDUE_MS: i64 = 20_000;
 /// Characters of the cluster's own words that are passed on.
 const WORDS: usize = 400;
 /// Reasons for which a container waits and that nobody but a person can mend.
@@ -60,6 +62,40 @@ pub(super) fn look(pod: &Pod) -> Look {
             containers.iter().find_map(|container| trouble(container)).or_else(|| unschedulable(pod));
     }
     look
+}
+
+/// A node that does not answer, as far as one of its pods shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Silence {
+    /// Since when, in milliseconds since 1970 UTC by the cluster's clock.
+    pub since: i64,
+    /// For a person.
+    pub message: String,
+}
+
+/// Whether a pod's node answers. The right to read nodes is not needed for that.
+pub(super) fn silence(pod: &Pod, now: i64) -> Option<Silence> {
+    let node = pod.spec.as_ref()?.node_name.as_deref()?;
+    let unheard = unheard_since(pod)
+        .map(|since| Silence { since, message: format!("its node {node} does not answer") });
+    let due = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0.as_millisecond());
+    let overdue = due.filter(|due| now - due > OVERDUE_MS).map(|since| Silence {
+        since,
+        message: format!("its pod should have ended and its node {node} does not say that it has"),
+    });
+    unheard.into_iter().chain(overdue).min_by_key(|silence| silence.since)
+}
+
+/// Since when the cluster has not heard from a pod's node.
+fn unheard_since(pod: &Pod) -> Option<i64> {
+    let ready = condition(pod, "Ready")?;
+    let lost = pod.status.as_ref()?.reason.as_deref() == Some("NodeLost");
+    // A node that answers takes back both in one breath and says why. The one alone, without a reason or with that, is
+    // taken back by the cluster for want of an answer.
+    let unheard = ready.status != "True"
+        && ready.reason.as_deref().is_none_or(|reason| reason.starts_with("Node"))
+        && condition(pod, "ContainersReady").is_some_and(|containers| containers.status == "True");
+    (lost || unheard).then(|| ready.last_transition_time.as_ref().map(|time| time.0.as_millisecond()))?
 }
 
 /// What to think of a pod whose container runs though its agent does not link.

@@ -113,6 +113,33 @@ fn a_pod_that_is_being_deleted_runs_still_and_says_why_it_goes() {
 }
 
 #[test]
+fn only_what_the_cluster_says_in_its_nodes_place_is_a_node_that_does_not_answer() {
+    let conditions = |ready: Value, containers: &str| {
+        pod(json!({ "phase": "Running", "conditions": [
+            ready, { "type": "ContainersReady", "status": containers, "lastTransitionTime": "2026-01-01T00:00:00Z" },
+        ] }))
+    };
+    let ready = |status: &str, reason: Value| json!({ "type": "Ready", "status": status, "reason": reason, "lastTransitionTime": "2026-01-01T00:00:05Z" });
+    let none = Value::Null;
+    let unheard = silence(&conditions(ready("False", none.clone()), "True"), 0).unwrap();
+    assert_eq!(
+        (unheard.since % 60_000, unheard.message.as_str()),
+        (5_000, "its node node-1 does not answer")
+    );
+    assert!(silence(&conditions(ready("Unknown", json!("NodeStatusUnknown")), "True"), 0).is_some());
+    let mut named = conditions(ready("False", none.clone()), "False");
+    assert_eq!(silence(&named, 0), None, "its containers start");
+    named.status.as_mut().unwrap().reason = Some("NodeLost".to_owned());
+    assert!(silence(&named, 0).is_some());
+    assert_eq!(silence(&conditions(ready("True", none), "True"), 0), None);
+    let of_the_node = ready("False", json!("ReadinessGatesNotReady"));
+    assert_eq!(silence(&conditions(of_the_node, "True"), 0), None);
+    let mut nowhere = conditions(ready("False", Value::Null), "True");
+    nowhere.spec.as_mut().unwrap().node_name = None;
+    assert_eq!(silence(&nowhere, i64::MAX), None);
+}
+
+#[test]
 fn steps_and_restarts_are_noticed_once_each_by_their_keys() {
     let scheduled = json!([{ "type": "PodScheduled", "status": "True" }]);
     let running = json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } });

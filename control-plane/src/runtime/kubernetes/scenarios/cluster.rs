@@ -92,7 +92,7 @@ impl Cluster {
         self.state().faults.is_empty()
     }
 
-    /// Lets an object go on ending after it is deleted.
+    /// Lets an object go on ending after it is deleted, unless by force.
     pub(super) fn hold(&self, name: &str) {
         self.state().sticky.push(name.to_owned());
     }
@@ -270,7 +270,8 @@ impl State {
                 if !uid.is_null() && *uid != object["metadata"]["uid"] {
                     return failure(409, "Conflict", "the UID in the precondition does not match");
                 }
-                if self.sticky.contains(&key.1) {
+                // Whoever gives it no time to end has it removed whether it ended or not.
+                if self.sticky.contains(&key.1) && body["gracePeriodSeconds"] != json!(0) {
                     object["metadata"]["deletionTimestamp"] =
                         json!(k8s_openapi::jiff::Timestamp::now().to_string());
                     return (200, object.to_string());

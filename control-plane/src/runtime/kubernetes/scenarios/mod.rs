@@ -2,6 +2,7 @@
 
 mod cluster;
 mod identity;
+mod lost;
 mod pool;
 mod session;
 mod watch;
@@ -9,13 +10,23 @@ mod watch;
 use super::settings::{KubernetesSettings, PullPolicy};
 use super::{KubernetesRuntime, rows};
 use crate::agents::identity::Credential;
-use crate::lifecycle;
+use crate::agents::{self, Agents};
+use crate::environment::Environments;
+use crate::lifecycle::clock::Clock;
+use crate::lifecycle::{self, Lifecycle};
 use crate::runtime::{Runtime, Spec};
+use crate::telemetry::metrics::Metrics;
 use crate::templates::{Template, Templates};
-use crate::workspace::Database;
+use crate::workspace::{Database, Store};
 use cluster::{Cluster, NAMESPACE};
 use shared::id::SessionId;
+use shared::limits::SyncLimits;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long something that must come may take.
+const MOST: Duration = Duration::from_secs(30);
 
 /// A runtime over a mock cluster and a database in memory.
 struct Scene {
@@ -32,6 +43,7 @@ fn settings() -> KubernetesSettings {
         agent_url: Some("ws://10.96.0.7:8081".to_owned()),
         session_service_account: "berth-session".to_owned(),
         storage_class: None,
+        node_lost_after: 120,
         image_pull_policy: PullPolicy::IfNotPresent,
     }
 }
@@ -75,6 +87,24 @@ impl Scene {
         row.name
     }
 
+    /// What runs the sessions of the database in this cluster. Their agents never link.
+    fn lifecycle(&self, clock: Clock) -> Lifecycle {
+        let limits = SyncLimits::default();
+        let store = Store::new(self.database.clone(), limits);
+        let settings = agents::Settings {
+            environments: Environments::new(self.database.clone(), None),
+            identity: self.runtime.identity(),
+            limits,
+            metrics: Metrics::new(),
+            replica: "test".into(),
+            address: "here".into(),
+        };
+        let agents = Agents::new(store.clone(), settings);
+        let settings =
+            lifecycle::Settings { compare_every: Duration::from_millis(50), clock, ..Default::default() };
+        Lifecycle::new(store, agents, Arc::new(self.runtime.clone()), settings)
+    }
+
     /// Labels that say that this scene's Berth made an object.
     fn labels(&self, session: Option<SessionId>) -> serde_json::Value {
         serde_json::to_value(self.runtime.0.recipe.labels(session)).unwrap()
@@ -83,4 +113,16 @@ impl Scene {
 
 fn template() -> Template {
     Template::new("default", "registry.example/python:1")
+}
+
+/// Waits until something is there.
+async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+    let deadline = Instant::now() + MOST;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
