@@ -3,6 +3,7 @@
 use super::attempt::Attempt;
 use super::ending;
 use super::records::{self, Record};
+use super::retention::Beyond;
 use super::session::State;
 use super::step::{self, Action, Facts, Want};
 use super::timeline::{self, Line};
@@ -70,10 +71,7 @@ impl Lifecycle {
             pause: attempt.retry_at.saturating_duration_since(now),
             hopeless: attempt.hopeless.is_some(),
             stuck: attempt.stuck.is_some(),
-            release: match record.releasable && record.want == Want::Stopped {
-                true => self.retention_over(&record).await?.is_some(),
-                false => false,
-            },
+            release: self.retention_over(&record).await?,
         };
         let action = step::step(&facts);
         tracing::debug!(session = %id, ?action, "step");
@@ -125,7 +123,12 @@ impl Lifecycle {
                     tracing::warn!(session = %id, %why, "what cannot start could not be ended yet");
                     return Ok(Next::Wait(DATABASE_PAUSE));
                 }
-                self.mark(&record, State::Failed, Some(&why), "failed", &why, attempt).await?;
+                let mut message = why.clone();
+                let kept = self.kept_for(&record).await?;
+                if facts.volume && !kept.is_empty() {
+                    message.push_str(&format!(". Its volume is kept{kept}."));
+                }
+                self.mark(&record, State::Failed, Some(&why), "failed", &message, attempt).await?;
             }
             Action::Stop => return self.stop_agent(&record, attempt).await,
             Action::MarkStopped => {
@@ -139,6 +142,9 @@ impl Lifecycle {
                 };
                 let message = reason.clone().unwrap_or_else(|| match attempt.complete {
                     Some(true) => "It stopped; its files are in the database.".to_owned(),
+                    None if record.retention.beyond() == Beyond::NeverRan => {
+                        "It stopped before it ran; its files are in the database.".to_owned()
+                    }
                     // Nothing was there that could have said so.
                     _ => "It stopped; its files are kept, and any that the database hasn't follow at the next start."
                         .to_owned(),
@@ -151,20 +157,18 @@ impl Lifecycle {
             }
             Action::Release => {
                 if let Err(why) = self.0.runtime.release_volume(id).await {
-                    tracing::warn!(session = %id, %why, "a stopped session's volume could not be given back yet");
+                    tracing::warn!(session = %id, %why, "a session's volume could not be given back yet");
                     attempt.failures += 1;
                     return Ok(Next::Wait(step::backoff(attempt.failures)));
                 }
                 if records::set_released(self.database(), &record).await? {
-                    let kept = ending::words(self.retention_over(&record).await?.unwrap_or_default());
-                    let message = format!(
-                        "Its volume was given back {kept} after it stopped. Its files are in the database and come back \
-                         with the next start; what is not kept in step, such as its home folder, went with it."
-                    );
+                    let kept = record.retention.kept_s(self.retention_s(&record).await?).unwrap_or_default();
+                    let message = released(record.retention.beyond(), &ending::words(kept));
                     self.say(id, "released", &message, None).await?;
                 }
-                // A runtime that keeps nothing apart has its folder still; nothing more is due.
-                return Ok(Next::End);
+                // A runtime that keeps nothing apart has its folder still; nothing more is due. What is known of a
+                // session that failed must be known until it is started again.
+                return Ok(if record.want == Want::Stopped { Next::End } else { Next::Rest });
             }
             Action::Remove => {
                 if let Some(link) = link {
@@ -206,6 +210,9 @@ impl Lifecycle {
             // What agents of earlier starts were given; this start's will be given its own.
             agents::revoke_credentials(database.writer(), id, None).await?;
         }
+        if record.retention.released {
+            records::unset_released(database, record).await?;
+        }
         let spec =
             Spec { session: id, generation: record.generation, credential: credential.clone(), template };
         let runtime = &self.0.runtime;
@@ -243,13 +250,29 @@ impl Lifecycle {
         Ok(Next::Again)
     }
 
-    /// Whether a stopped session's volume has been kept for long enough: for how many seconds it was to be.
-    pub(super) async fn retention_over(&self, record: &Record) -> Result<Option<u32>, Error> {
-        let template = templates::records::find(self.database().reader(), &record.session.template).await?;
-        let kept = i64::from(template.retention_s) * 1000;
-        let now = self.0.settings.clock.wall();
-        let over = kept > 0 && record.stopped_at.is_some_and(|stopped| stopped + kept <= now);
-        Ok(over.then_some(template.retention_s))
+    /// Whether the volume of a session that does not run has been kept for long enough.
+    pub(super) async fn retention_over(&self, record: &Record) -> Result<bool, Error> {
+        if !matches!(record.session.state, State::Stopped | State::Failed) || record.retention.released {
+            return Ok(false);
+        }
+        let retention_s = self.retention_s(record).await?;
+        Ok(record.retention.is_over(retention_s, self.0.settings.clock.wall()))
+    }
+
+    /// Seconds for which the volumes of a session's template are kept; 0 for ever.
+    async fn retention_s(&self, record: &Record) -> Result<u32, Error> {
+        match templates::records::find(self.database().reader(), &record.session.template).await {
+            Ok(template) => Ok(template.retention_s),
+            Err(templates::Error::Database(why)) => Err(why.into()),
+            // Nobody says that anything may go.
+            Err(_) => Ok(0),
+        }
+    }
+
+    /// For how long what is on the volume of a session alone is kept, for the end of a sentence's word "kept".
+    async fn kept_for(&self, record: &Record) -> Result<String, Error> {
+        let kept = record.retention.kept_s(self.retention_s(record).await?);
+        Ok(kept.map(|seconds| format!(" for {}", ending::words(seconds))).unwrap_or_default())
     }
 
     async fn launch_failed(
@@ -342,10 +365,21 @@ impl Lifecycle {
             return Ok(Next::Wait(step::backoff(attempt.failures)));
         }
         attempt.complete = complete;
-        attempt.why = (complete != Some(true)).then(|| {
-            "It stopped before all of its files had reached the database. They are kept in its folder and follow at the next start."
-                .to_owned()
-        });
+        attempt.why = match complete {
+            Some(true) => None,
+            Some(false) => Some(format!(
+                "It stopped before all of its files had reached the database. They are kept in its folder{} and follow at \
+                 the next start.",
+                self.kept_for(record).await?
+            )),
+            // There were no files but those of the database.
+            None if record.retention.beyond() == Beyond::NeverRan => None,
+            None => Some(format!(
+                "Its agent gave no answer, so nobody knows whether all of its files had reached the database. They are \
+                 kept in its folder{} and follow at the next start.",
+                self.kept_for(record).await?
+            )),
+        };
         if record.session.state == State::Stopped {
             return Ok(Next::Again);
         }
@@ -393,5 +427,24 @@ impl Lifecycle {
     ) -> Result<(), Error> {
         let line = Line { kind, state, step, message, elapsed_ms: attempt.elapsed_ms(), actor: None };
         timeline::add(self.database(), id, line).await
+    }
+}
+
+/// What is told once a volume was given back.
+fn released(beyond: Beyond, kept: &str) -> String {
+    match beyond {
+        Beyond::Nothing => format!(
+            "Its volume was given back {kept} after it stopped. Its files are in the database and come back with the \
+             next start; what is not kept in step, such as its home folder, went with it."
+        ),
+        Beyond::NeverRan => {
+            format!(
+                "Its volume was given back after {kept}: it had never run. Its files are in the database."
+            )
+        }
+        Beyond::Perhaps => format!(
+            "Its volume was given back {kept} after it had ended. What had reached the database comes back with the \
+             next start; what had not, and its home folder, went with it."
+        ),
     }
 }

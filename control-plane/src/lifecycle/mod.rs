@@ -12,6 +12,7 @@
 //! | [`attempt`] | what a worker remembers between its steps |
 //! | [`heed`] | tells what is seen of what runs a session |
 //! | [`ending`] | when a session ends by itself, as a pure function |
+//! | [`retention`] | how long a volume is kept without a pod, as a pure function |
 //! | [`watch`] | what happens in sessions; warns of their end, and ends them |
 //! | [`watched`] | what is known of one session's use, and what is due for it |
 //! | [`clock`] | a clock that never steps |
@@ -26,6 +27,7 @@ pub mod ending;
 mod heed;
 mod reconcile;
 mod records;
+mod retention;
 pub mod session;
 pub mod step;
 mod timeline;

@@ -80,10 +80,7 @@ async fn compare_all(lifecycle: &Lifecycle) {
         let id = record.session.id;
         let present = there.iter().any(|(there, observed)| *there == id && observed.running);
         let volume = there.iter().any(|(there, observed)| *there == id && observed.volume);
-        let release = volume
-            && record.want == Want::Stopped
-            && record.releasable
-            && matches!(lifecycle.retention_over(record).await, Ok(Some(_)));
+        let release = volume && matches!(lifecycle.retention_over(record).await, Ok(true));
         let settled = match record.want {
             Want::Running => record.session.state == State::Running && lifecycle.0.agents.get(id).is_some(),
             Want::Stopped => record.session.state == State::Stopped && !present && !release,

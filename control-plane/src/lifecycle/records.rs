@@ -1,5 +1,6 @@
 //! Sessions in the database.
 
+use super::retention;
 use super::session::{New, Session, State};
 use super::step::Want;
 use super::timeline::{self, Line};
@@ -25,10 +26,8 @@ pub(super) struct Record {
     pub want: Want,
     /// Rises with every start.
     pub generation: u64,
-    /// When it last stopped, in milliseconds since 1970.
-    pub stopped_at: Option<i64>,
-    /// Whether all files had reached the database then, and its volume was not given back since.
-    pub releasable: bool,
+    /// What decides how long its volume is kept once it does not run.
+    pub retention: retention::Facts,
 }
 
 /// A session that runs, as far as its end goes. Times are milliseconds since 1970.
@@ -57,6 +56,15 @@ fn record(row: session::Model) -> Result<Record> {
         None if want == Want::Deleted => State::Stopped,
         None => return Err(broken("state")),
     };
+    let retention = retention::Facts {
+        want,
+        state,
+        started_at: row.started_at,
+        stopped_at: row.stopped_at,
+        active_at: row.last_activity_at,
+        complete: row.stop_complete.map(|complete| complete != 0),
+        released: row.volume_released_at.is_some(),
+    };
     let session = Session {
         id: SessionId(row.uuid),
         key: row.id,
@@ -72,9 +80,7 @@ fn record(row: session::Model) -> Result<Record> {
         expires_at: row.expires_at.map(time),
         kept_until: row.kept_until.map(time),
     };
-    let (generation, stopped_at) = (row.generation as u64, row.stopped_at);
-    let releasable = row.stop_complete == Some(1) && row.volume_released_at.is_none();
-    Ok(Record { session, want, generation, stopped_at, releasable })
+    Ok(Record { session, want, generation: row.generation as u64, retention })
 }
 
 /// Makes a session and its empty workspace.
@@ -225,6 +231,13 @@ pub(super) async fn set_state(
     update = match state {
         State::Running => update.col_expr(session::Column::StartedAt, Expr::value(now)),
         State::Stopped => update.col_expr(session::Column::StoppedAt, Expr::value(now)),
+        // It ceased to run just now, whatever comes of it.
+        _ if record.session.state == State::Running => {
+            update.col_expr(session::Column::StoppedAt, Expr::value(now))
+        }
+        State::Failed => {
+            update.col_expr(session::Column::StoppedAt, Expr::col(session::Column::StoppedAt).if_null(now))
+        }
         _ => update,
     };
     Ok(update.exec(database.writer()).await?.rows_affected > 0)
@@ -261,7 +274,18 @@ pub(super) async fn set_stopped(
     Ok(true)
 }
 
-/// Notes that a stopped session's volume is no more.
+/// Notes that a session whose volume was given back gets one again.
+pub(super) async fn unset_released(database: &Database, record: &Record) -> Result<()> {
+    session::Entity::update_many()
+        .col_expr(session::Column::VolumeReleasedAt, Expr::value(Option::<i64>::None))
+        .filter(session::Column::Uuid.eq(record.session.id.0))
+        .filter(session::Column::Generation.eq(record.generation as i64))
+        .exec(database.writer())
+        .await?;
+    Ok(())
+}
+
+/// Notes that the volume of a session that does not run is no more.
 pub(super) async fn set_released(database: &Database, record: &Record) -> Result<bool> {
     let update = session::Entity::update_many()
         .col_expr(session::Column::VolumeReleasedAt, Expr::value(now_ms()))

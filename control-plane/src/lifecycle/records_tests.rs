@@ -1,5 +1,6 @@
 //! Ends of sessions in each database; PostgreSQL where `BERTH_TEST_DATABASE_URL` names one.
 
+use super::retention::Beyond;
 use super::*;
 use crate::entities::session_event;
 use sea_orm::{ConnectionTrait, PaginatorTrait};
@@ -91,26 +92,52 @@ async fn an_extension_lifts_both_ends_lowers_neither_and_makes_none() {
 }
 
 #[tokio::test]
-async fn a_volume_may_go_after_a_complete_stop_only_and_once() {
+async fn what_a_stop_left_on_a_volume_is_known_and_that_it_was_given_back_once() {
     on_each(|database| async move {
         let id = started(&database, "box", None).await.id;
-        for (complete, may) in [(None, false), (Some(false), false), (Some(true), true)] {
+        let stops = [(None, Beyond::Perhaps), (Some(false), Beyond::Perhaps), (Some(true), Beyond::Nothing)];
+        for (complete, beyond) in stops {
             want(&database, id, Want::Stopped, State::Stopping, false).await.unwrap();
             let record = get(&database, id).await.unwrap();
             assert!(set_stopped(&database, &record, None, complete).await.unwrap());
             let record = get(&database, id).await.unwrap();
-            assert_eq!(record.releasable, may, "{complete:?}");
-            assert!(record.stopped_at.is_some());
-            if may {
-                assert!(set_released(&database, &record).await.unwrap());
-                assert!(!set_released(&database, &record).await.unwrap());
-                assert!(!get(&database, id).await.unwrap().releasable);
-            }
+            assert_eq!(record.retention.beyond(), beyond, "{complete:?}");
+            assert!(record.retention.stopped_at.is_some() && !record.retention.released);
+            assert!(set_released(&database, &record).await.unwrap());
+            assert!(!set_released(&database, &record).await.unwrap());
+            assert!(get(&database, id).await.unwrap().retention.released);
             want(&database, id, Want::Running, State::Starting, false).await.unwrap();
             let record = get(&database, id).await.unwrap();
-            assert!(!record.releasable, "a new start has a volume again");
+            assert!(!record.retention.released, "a new start has a volume again");
+            assert_eq!(record.retention.beyond(), Beyond::Perhaps);
             assert!(set_state(&database, &record, State::Running, None).await.unwrap());
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn trying_a_failed_session_again_does_not_make_it_younger() {
+    on_each(|database| async move {
+        let row = started(&database, "box", None).await;
+        let set = async |state| {
+            let record = get(&database, row.id).await.unwrap();
+            assert!(set_state(&database, &record, state, None).await.unwrap());
+            get(&database, row.id).await.unwrap().retention.stopped_at
+        };
+        let ceased = set(State::Starting).await;
+        assert!(ceased >= row.started_at && ceased.is_some(), "it ran until then");
+        for state in [State::Failed, State::Starting, State::Failed] {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            assert_eq!(set(state).await, ceased);
+        }
+        // One that never ran has failed for as long as it was first said.
+        let owner = database.local_user().await.unwrap();
+        let id = create(&database, New::named(owner, "never")).await.unwrap().session.id;
+        let record = get(&database, id).await.unwrap();
+        assert_eq!((record.retention.stopped_at, record.retention.beyond()), (None, Beyond::NeverRan));
+        assert!(set_state(&database, &record, State::Failed, None).await.unwrap());
+        assert!(get(&database, id).await.unwrap().retention.stopped_at.is_some());
     })
     .await;
 }

@@ -71,7 +71,7 @@ pub struct Facts {
     pub hopeless: bool,
     /// Whether what ran it well is there and will not come right again by itself.
     pub stuck: bool,
-    /// Whether a stopped session's volume has been kept for long enough, and all its files are in the database.
+    /// Whether the volume of a session that does not run has been kept for long enough.
     pub release: bool,
 }
 
@@ -100,7 +100,7 @@ pub enum Action {
     Stop,
     /// Say that it stopped.
     MarkStopped,
-    /// Give its volume back; its files are in the database.
+    /// Give its volume back, which was kept for long enough.
     Release,
     /// End it and remove its files.
     Remove,
@@ -132,7 +132,11 @@ fn towards_running(facts: &Facts) -> Action {
     }
     if facts.hopeless || facts.failures >= ATTEMPTS {
         // An agent that comes back by itself is welcome all the same.
-        return if facts.state == State::Failed { Action::Rest } else { Action::MarkFailed };
+        return match facts.state {
+            State::Failed if facts.release && facts.volume && !facts.present => Action::Release,
+            State::Failed => Action::Rest,
+            _ => Action::MarkFailed,
+        };
     }
     if !facts.pause.is_zero() {
         return Action::Wait(facts.pause);
@@ -264,6 +268,16 @@ mod tests {
             ("nor where it is of no use", Facts { hopeless: true, ..f() }, Action::MarkFailed),
             ("a failed one rests", Facts { hopeless: true, state: State::Failed, ..f() }, Action::Rest),
             (
+                "and gives its volume back in time",
+                Facts { hopeless: true, state: State::Failed, release: true, ..f() },
+                Action::Release,
+            ),
+            (
+                "but not while it may be in use",
+                Facts { hopeless: true, state: State::Failed, release: true, present: true, ..f() },
+                Action::Rest,
+            ),
+            (
                 "a failed one that links after all runs",
                 Facts { hopeless: true, state: State::Failed, linked: true, ..f() },
                 Action::MarkRunning,
@@ -334,10 +348,11 @@ mod tests {
                 prop_assert!(!present || (state == State::Starting && !ending));
             }
             if want == Want::Running {
-                prop_assert!(!matches!(action, Action::Stop | Action::Release));
+                prop_assert!(!matches!(action, Action::Stop));
             }
             if action == Action::Release {
-                prop_assert!(release && !present && !linked && state == State::Stopped);
+                let ended = if want == Want::Running { State::Failed } else { State::Stopped };
+                prop_assert!(release && !present && !linked && state == ended);
             }
         }
     }

@@ -4,6 +4,7 @@ mod cluster;
 mod identity;
 mod lost;
 mod pool;
+mod retention;
 mod session;
 mod watch;
 
