@@ -183,7 +183,10 @@ pub enum BadSetting {
     #[error("{0} is needed with --runtime kubernetes.")]
     Missing(&'static str),
     /// Not an address that agents can dial.
-    #[error("--agent-url {0:?} must be ws://HOST:PORT, such as ws://10.0.0.7:8081.")]
+    #[error(
+        "--agent-url {0:?} must be ws://ADDRESS:PORT, such as ws://10.0.0.7:8081 or ws://[fd00::7]:8081. A name is \
+         looked up by no agent: give the address of the Service, such as in BERTH_AGENTS_SERVICE_HOST."
+    )]
     AgentUrl(String),
     /// A variable in it was not filled in.
     #[error(

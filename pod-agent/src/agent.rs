@@ -6,13 +6,14 @@ use crate::link::{self, Ended, Up};
 use crate::memory::Watching;
 use crate::pass::Pass;
 use crate::processes::{self, Family};
-use crate::settings::Settings;
+use crate::settings::{Settings, address};
 use crate::sync::{Sync, SyncSettings};
 use crate::terminal::{Keeping, Terminals};
 use crate::volume::{Volume, VolumeError};
 use rand::Rng;
 use shared::id::{InstanceId, VolumeId};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -176,7 +177,7 @@ async fn links(
         let ended = match dial_with(settings) {
             Ok((address, credential)) => {
                 let credential = parts.pass.get().unwrap_or(credential);
-                let attempt = link::run(parts, &address, &credential, ending, || linked = true);
+                let attempt = link::run(parts, address, &credential, ending, || linked = true);
                 attempt.await
             }
             Err(why) => Ended::Lost(format!("it is not known where to dial: {why}")),
@@ -224,10 +225,10 @@ fn is_local(settings: &Settings) -> bool {
 }
 
 /// Where to dial and with what, as it stands now.
-fn dial_with(settings: &Settings) -> io::Result<(String, String)> {
+fn dial_with(settings: &Settings) -> io::Result<(SocketAddr, String)> {
     let address = match (&settings.control_plane, &settings.control_plane_file) {
-        (Some(address), _) => address.clone(),
-        (None, Some(file)) => std::fs::read_to_string(file)?.trim().to_owned(),
+        (Some(address), _) => *address,
+        (None, Some(file)) => address(std::fs::read_to_string(file)?.trim()).map_err(io::Error::other)?,
         (None, None) => return Err(io::Error::other("neither an address nor a file with one is set")),
     };
     let credential = std::fs::read_to_string(&settings.credential_file)?.trim().to_owned();

@@ -14,6 +14,7 @@ use shared::link::terminal::ToViewer;
 use shared::link::websocket::WebSocketBytes;
 use shared::link::{Failure, LINK_PATH, Open, SUBPROTOCOL, TunnelAnswer, VERSION_MAX, VERSION_MIN};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -96,7 +97,7 @@ impl Up {
 /// Dials `address` and serves the link until it ends, or until the agent is `ending`.
 pub async fn run(
     parts: &Parts,
-    address: &str,
+    address: SocketAddr,
     credential: &str,
     ending: &CancellationToken,
     mut up: impl FnMut(),
@@ -139,17 +140,15 @@ async fn within<T, E: std::fmt::Display>(
 
 async fn connect(
     parts: &Parts,
-    address: &str,
+    address: SocketAddr,
     credential: &str,
     waits: &mut impl FnMut(),
 ) -> Result<Connected, Ended> {
-    let host = address.strip_prefix("ws://").map(|rest| rest.trim_end_matches('/'));
-    let host = host.ok_or_else(|| lost("the control plane's address", "it must be ws://host:port"))?;
-    let stream = within("the control plane cannot be dialled", TcpStream::connect(host)).await?;
+    let stream = within("the control plane cannot be dialled", TcpStream::connect(address)).await?;
     // An echo waits for nothing.
     let _ = stream.set_nodelay(true);
     let request = || -> Result<_, Box<dyn std::error::Error>> {
-        let mut request = format!("ws://{host}{LINK_PATH}").into_client_request()?;
+        let mut request = format!("ws://{address}{LINK_PATH}").into_client_request()?;
         let mut bearer = HeaderValue::try_from(format!("Bearer {credential}"))?;
         bearer.set_sensitive(true);
         request.headers_mut().insert(AUTHORIZATION, bearer);

@@ -2,6 +2,7 @@
 
 use crate::install::Place;
 use clap::{Parser, Subcommand};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,9 +36,14 @@ pub enum Command {
 #[derive(Clone, Debug, Parser)]
 #[command(name = "pod-agent", version, about, long_about = None)]
 pub struct Settings {
-    /// The control plane's address for agents, such as ws://10.0.0.7:8081
-    #[arg(long, env = "BERTH_AGENT_CONTROL_PLANE", required_unless_present = "control_plane_file")]
-    pub control_plane: Option<String>,
+    /// The control plane's address for agents, such as ws://10.0.0.7:8081 or ws://[fd00::7]:8081: no name
+    #[arg(
+        long,
+        env = "BERTH_AGENT_CONTROL_PLANE",
+        required_unless_present = "control_plane_file",
+        value_parser = address
+    )]
+    pub control_plane: Option<SocketAddr>,
 
     /// A file that holds that address, read afresh at each attempt: for a control plane whose port may change
     #[arg(long, env = "BERTH_AGENT_CONTROL_PLANE_FILE", conflicts_with = "control_plane")]
@@ -97,6 +103,16 @@ impl Settings {
     }
 }
 
+/// The address in `ws://ADDRESS:PORT`. Names are not looked up: this static program would do that by libraries of the
+/// session's image, which may have none or others.
+pub(crate) fn address(url: &str) -> Result<SocketAddr, String> {
+    let address = url.strip_prefix("ws://").map(|rest| rest.trim_end_matches('/'));
+    let address = address.and_then(|address| address.parse().ok());
+    address.ok_or_else(|| {
+        format!("{url:?} is not ws://ADDRESS:PORT, such as ws://10.0.0.7:8081; names are not looked up")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +131,25 @@ mod tests {
         assert_eq!(settings.shown(), settings.workspace, "shown as what it is unless told otherwise");
         for bad in [&[][..], &["install"], &["install", "--to", "/x"], &serving[..2], &serving[2..]] {
             assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_taken_and_a_name_is_refused_with_the_reason() {
+        for (url, is) in [
+            ("ws://10.0.0.7:8081", "10.0.0.7:8081"),
+            ("ws://127.0.0.1:1/", "127.0.0.1:1"),
+            ("ws://[fd00::7]:8081", "[fd00::7]:8081"),
+        ] {
+            assert_eq!(address(url).unwrap().to_string(), is);
+        }
+        for bad in
+            ["ws://localhost:8081", "ws://berth-agents.berth.svc:8081", "ws://10.0.0.7", "10.0.0.7:8081", ""]
+        {
+            let why = address(bad).unwrap_err();
+            assert!(why.contains("names are not looked up"), "{why}");
+            let serving = ["pod-agent", "--control-plane", bad, "--credential-file", "/token"];
+            assert!(Cli::try_parse_from(serving).is_err(), "{bad}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::config::BadSetting;
 use clap::{Args, ValueEnum};
+use std::net::SocketAddr;
 
 /// Where and how sessions' pods are made.
 #[derive(Clone, Debug, Args)]
@@ -16,7 +17,8 @@ pub struct KubernetesSettings {
     /// The image that brings the agent into each pod.
     #[arg(long, env = "BERTH_AGENT_IMAGE", value_name = "IMAGE")]
     pub agent_image: Option<String>,
-    /// Where pods dial this server's agent listener, such as ws://10.0.0.7:8081.
+    /// Where pods dial this server's agent listener, such as ws://10.0.0.7:8081 or ws://[fd00::7]:8081. An address,
+    /// not a name: no image of a session need know how to look one up.
     #[arg(long, env = "BERTH_AGENT_URL", value_name = "URL")]
     pub agent_url: Option<String>,
     /// The service account of sessions' pods; it is bound to nothing.
@@ -54,11 +56,17 @@ impl KubernetesSettings {
         match &self.agent_url {
             // Kubernetes leaves a variable as it stands if its Service was not there when the pod was started.
             Some(url) if url.contains("$(") => Err(BadSetting::AgentUrlVariable(url.clone())),
-            Some(url) if url.starts_with("ws://") => Ok(()),
+            Some(url) if is_dialled(url) => Ok(()),
             Some(url) => Err(BadSetting::AgentUrl(url.clone())),
             None => Err(BadSetting::Missing("--agent-url (BERTH_AGENT_URL)")),
         }
     }
+}
+
+/// Whether agents, which look up no names, can dial `url`.
+fn is_dialled(url: &str) -> bool {
+    let address = url.strip_prefix("ws://").map(|rest| rest.trim_end_matches('/'));
+    address.is_some_and(|address| address.parse::<SocketAddr>().is_ok())
 }
 
 /// When images are pulled, as Kubernetes has it.
@@ -116,7 +124,15 @@ mod tests {
                 .check()
         };
         assert!(check("ws://10.0.0.7:8081").is_ok() && check("ws://[fd00::7]:8081").is_ok());
-        assert!(matches!(check("https://berth.example"), Err(BadSetting::AgentUrl(_))));
+        for bad in [
+            "https://10.0.0.7:8081",
+            "ws://berth-agents:8081",
+            "ws://10.0.0.7",
+            "ws://fd00::7:8081",
+            "10.0.0.7:8081",
+        ] {
+            assert!(matches!(check(bad), Err(BadSetting::AgentUrl(_))), "{bad}");
+        }
         let unset = check("ws://$(BERTH_AGENTS_SERVICE_HOST):8081");
         assert!(matches!(unset, Err(BadSetting::AgentUrlVariable(_))));
     }
