@@ -132,11 +132,13 @@ fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The rows that hold `blobs`, without what large ones are made of. Ones that are there already are only touched,
-/// which keeps the sweep away.
-pub(super) fn rows(owner: i64, blobs: &[Blob]) -> Rows {
-    Rows::into_table("blobs", "ON CONFLICT (owner_id, hash) DO UPDATE SET touched_at = excluded.touched_at")
+/// which keeps the sweep away; to another time than theirs in any case, so that whoever stored one can tell.
+pub(super) fn rows(owner: i64, blobs: &[Blob], at: i64) -> Rows {
+    let touch = "ON CONFLICT (owner_id, hash) DO UPDATE SET touched_at =
+        CASE WHEN excluded.touched_at > blobs.touched_at THEN excluded.touched_at ELSE blobs.touched_at + 1 END";
+    Rows::into_table("blobs", touch)
         .same("owner_id", "bigint", owner)
-        .same("touched_at", "bigint", now_ms())
+        .same("touched_at", "bigint", at)
         .column("hash", Column::Bytes(blobs.iter().map(|blob| blob.hash.0.to_vec()).collect()))
         .column("size", Column::Number(blobs.iter().map(|blob| blob.size as i64).collect()))
         .column("encoding", Column::Number(blobs.iter().map(|blob| blob.encoding).collect()))
@@ -145,24 +147,34 @@ pub(super) fn rows(owner: i64, blobs: &[Blob]) -> Rows {
 }
 
 /// Writes contents in statements of a bounded size, those that the owner has already without their bytes. Answers
-/// how many bytes were new.
-pub(super) async fn upload(db: &impl ConnectionTrait, owner: i64, blobs: &[Blob]) -> Result<u64> {
+/// which were new and the bytes of each: none for a large one, whose parts count.
+pub(super) async fn upload(
+    db: &impl ConnectionTrait,
+    owner: i64,
+    blobs: &[Blob],
+    at: i64,
+) -> Result<Vec<(Hash, u64)>> {
     let of_large: HashSet<Hash> = blobs.iter().flat_map(|blob| &blob.parts).map(|part| part.hash).collect();
     let (of_large, whole): (Vec<Hash>, Vec<Hash>) =
         blobs.iter().map(|blob| blob.hash).partition(|hash| of_large.contains(hash));
     let mut known = touch(db, owner, &whole).await?;
     known.extend(parts::known(db, owner, &of_large).await?);
-    let missing = blobs.iter().filter(|blob| !known.contains(&blob.hash));
-    let (large, small): (Vec<&Blob>, Vec<&Blob>) = missing.partition(|blob| blob.is_large());
-    write_rows(db, owner, &small).await?;
+    let missing: Vec<&Blob> = blobs.iter().filter(|blob| !known.contains(&blob.hash)).collect();
+    let (large, small): (Vec<&Blob>, Vec<&Blob>) = missing.iter().partition(|blob| blob.is_large());
+    write_rows(db, owner, &small, at).await?;
     for large in large {
-        parts::write(db, owner, large).await?;
+        parts::write(db, owner, large, at).await?;
     }
-    Ok(small.iter().map(|blob| blob.size).sum())
+    Ok(missing.iter().map(|blob| (blob.hash, if blob.is_large() { 0 } else { blob.size })).collect())
 }
 
 /// Writes contents that aren't large.
-pub(super) async fn write_rows(db: &impl ConnectionTrait, owner: i64, blobs: &[&Blob]) -> Result<()> {
+pub(super) async fn write_rows(
+    db: &impl ConnectionTrait,
+    owner: i64,
+    blobs: &[&Blob],
+    at: i64,
+) -> Result<()> {
     let mut rest = blobs;
     while !rest.is_empty() {
         let mut bytes = 0;
@@ -177,18 +189,21 @@ pub(super) async fn write_rows(db: &impl ConnectionTrait, owner: i64, blobs: &[&
             .max(1);
         let part: Vec<Blob> = rest[..take].iter().map(|blob| (*blob).clone()).collect();
         let nothing = Sql::of(db.get_database_backend(), "SELECT 1", []);
-        Rows::write(vec![rows(owner, &part)], nothing, db).await?;
+        Rows::write(vec![rows(owner, &part, at)], nothing, db).await?;
         rest = &rest[take..];
     }
     Ok(())
 }
 
-/// Which of these the owner has; they are safe from the sweep for its grace from now on.
+/// Which of these the owner has; they are safe from the sweep for its grace from now on, and from whoever stored them
+/// and has no need of them.
 pub(super) async fn touch(db: &impl ConnectionTrait, owner: i64, hashes: &[Hash]) -> Result<HashSet<Hash>> {
     let mut known = HashSet::new();
     for part in hashes.chunks(10_000) {
         let mut sql = Sql::new(db.get_database_backend());
-        sql.push("UPDATE blobs SET touched_at = ").bind(now_ms()).push(" WHERE owner_id = ").bind(owner);
+        let now = now_ms();
+        sql.push("UPDATE blobs SET touched_at = CASE WHEN touched_at < ").bind(now).push(" THEN ").bind(now);
+        sql.push(" ELSE touched_at + 1 END WHERE owner_id = ").bind(owner);
         sql.push(" AND ").one_of_bytes("hash", part.iter().map(|hash| hash.0.to_vec()).collect());
         sql.push(" RETURNING hash");
         for row in sql.all(db).await? {

@@ -202,7 +202,7 @@ pub(super) async fn write(
 ) -> Result<()> {
     let mut all = Vec::new();
     if !contents.is_empty() {
-        all.push(blobs::rows(locked.owner, contents));
+        all.push(blobs::rows(locked.owner, contents, now_ms()));
     }
     all.push(item_rows(locked, &differences.rows));
     all.push(version_rows(locked, &differences.versions, author));

@@ -77,6 +77,12 @@ impl Differences {
     pub(super) fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.versions.is_empty()
     }
+
+    /// The contents that what is written refers to.
+    pub(super) fn contents(&self) -> HashSet<Hash> {
+        let rows = self.rows.iter().map(|row| row.item.entry.hash);
+        rows.chain(self.versions.iter().map(|version| version.entry.hash)).collect()
+    }
 }
 
 impl Draft {

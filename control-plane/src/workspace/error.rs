@@ -80,7 +80,7 @@ pub enum Error {
     /// A part of a large content was taken away before the content was put together; it can be sent again.
     #[error("parts of the content are missing; nothing is lost, they are sent again")]
     PartsMissing,
-    /// An agent uploaded more than its workspace may hold and committed none of it.
+    /// More was uploaded to a workspace than it may hold, and none of it committed.
     #[error("more than {limit} bytes were sent and not committed; they are let go within a day")]
     UploadsFull {
         /// The bytes allowed.

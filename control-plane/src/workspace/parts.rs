@@ -4,6 +4,7 @@
 use super::blobs::{self, Blob};
 use super::sql::{Column, Rows, Sql, read_hash};
 use super::{Database, Error, Result, Store};
+use crate::entities::now_ms;
 use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -35,9 +36,9 @@ pub(super) async fn known(db: &impl ConnectionTrait, owner: i64, parts: &[Hash])
 }
 
 /// Writes a large content's row, and what it is made of; its parts are there already.
-pub(super) async fn write(db: &impl ConnectionTrait, owner: i64, large: &Blob) -> Result<()> {
+pub(super) async fn write(db: &impl ConnectionTrait, owner: i64, large: &Blob, at: i64) -> Result<()> {
     let nothing = || Sql::of(db.get_database_backend(), "SELECT 1", []);
-    Rows::write(vec![blobs::rows(owner, std::slice::from_ref(large))], nothing(), db).await?;
+    Rows::write(vec![blobs::rows(owner, std::slice::from_ref(large), at)], nothing(), db).await?;
     Rows::write(vec![rows(owner, large.hash, large.parts())], nothing(), db).await?;
     Ok(())
 }
@@ -149,8 +150,9 @@ impl Store {
         let fresh: Vec<&Blob> = blobs.iter().filter(|blob| !known.contains(&blob.hash)).collect();
         if !fresh.is_empty() {
             let charges = fresh.iter().map(|blob| (blob.hash, blob.size)).collect::<Vec<_>>();
-            self.charge(&tx, session, &charges).await?;
-            blobs::write_rows(&tx, owner, &fresh).await?;
+            let at = now_ms();
+            self.charge(&tx, session, &charges, at).await?;
+            blobs::write_rows(&tx, owner, &fresh, at).await?;
         }
         tx.commit().await?;
         Ok(())
@@ -176,7 +178,7 @@ impl Store {
             return Err(Error::BadParts(BadParts::Content));
         }
         let tx = self.database.begin().await?;
-        let written = write(&tx, owner, &Blob::made_of(recipe.clone())).await;
+        let written = write(&tx, owner, &Blob::made_of(recipe.clone()), now_ms()).await;
         if let Err(Error::Database(why)) = &written
             && matches!(why.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_)))
         {
@@ -215,7 +217,7 @@ impl Store {
         let Some(large) = all.iter().find(|blob| blob.is_large()) else { return Ok(()) };
         let tx = self.database.begin().await?;
         let backend = tx.get_database_backend();
-        blobs::upload(&tx, owner, &all).await?;
+        blobs::upload(&tx, owner, &all, now_ms()).await?;
         // The row is there, so only its parts are new.
         Rows::write(vec![rows(owner, hash, large.parts())], Sql::of(backend, "SELECT 1", []), &tx).await?;
         let text = "UPDATE blobs SET encoding = $3, chunks = $4, data = $5 WHERE owner_id = $1 AND hash = $2";

@@ -9,6 +9,7 @@ use super::store::{Attempt, Done};
 use super::types::{Author, PodBatch, PodOp};
 use super::uploads;
 use super::{Error, Result, Store};
+use crate::entities::now_ms;
 use bytes::Bytes;
 use sea_orm::DatabaseTransaction;
 use shared::chunk::is_large;
@@ -38,7 +39,7 @@ impl Store {
         // Encoded blobs stay at hand: merges need some of their bytes.
         let bytes_of = Arc::new(blobs.clone());
         let upload = Hash::of(id.0.as_bytes());
-        let inline = Arc::new(self.store_large(session, blobs, Some(upload)).await?);
+        let inline = Arc::new(self.store_large(session, blobs, upload).await?);
         let stored_before = inline.is_empty() && !brought.is_empty();
         let (ops, brought) = (Arc::new(ops), Arc::new(brought));
 
@@ -122,10 +123,10 @@ impl Fate {
 
     async fn note(&self, tx: &DatabaseTransaction, locked: &Locked) -> Result<()> {
         if !self.committed.is_empty() {
-            uploads::committed(tx, locked.session, &self.committed).await?;
+            uploads::committed(tx, locked.session, locked.owner, &self.committed).await?;
         }
         if !self.refused.is_empty() {
-            uploads::note(tx, locked.session, &self.refused).await?;
+            uploads::note(tx, locked.session, &self.refused, now_ms()).await?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::range;
 use super::sql::Sql;
 use super::turns::Turns;
 use super::types::*;
+use super::uploads;
 use super::{Database, Error, Result};
 use crate::entities::now_ms;
 use bytes::Bytes;
@@ -217,8 +218,9 @@ impl Store {
         .await
     }
 
-    /// Commits a change that is made in memory: `contents` are stored, `needs` loaded, `change` applied.
-    pub(super) async fn change<T: Send + 'static>(
+    /// Commits a change that is made in memory: `contents` are stored, `needs` loaded, `change` applied. Contents that
+    /// nothing refers to in the end are not kept.
+    async fn change<T: Send + 'static>(
         &self,
         session: SessionId,
         author: Author,
@@ -226,12 +228,31 @@ impl Store {
         needs: Needs,
         change: impl Fn(&mut Draft) -> Result<T> + Send + Sync + 'static,
     ) -> Result<Done<T>> {
-        let inline = self.store_large(session, contents, None).await?;
-        let (limits, inline, needs, change) =
-            (self.limits, Arc::new(inline), Arc::new(needs), Arc::new(change));
-        self.committed(session, None, author.clone(), move |tx, locked| {
-            let (inline, needs, change, author) =
-                (inline.clone(), needs.clone(), change.clone(), author.clone());
+        if !are_large(&contents) {
+            return self.change_with(session, author, contents, Vec::new(), needs, change).await;
+        }
+        self.upload(session, &contents).await?;
+        let uploaded = contents.iter().map(|blob| blob.hash).collect();
+        self.change_with(session, author, Vec::new(), uploaded, needs, change).await
+    }
+
+    /// [`Store::change`] with contents that are written by the commit itself, and others that were given to
+    /// [`Store::upload`] before.
+    pub(super) async fn change_with<T: Send + 'static>(
+        &self,
+        session: SessionId,
+        author: Author,
+        inline: Vec<Blob>,
+        uploaded: Vec<Hash>,
+        needs: Needs,
+        change: impl Fn(&mut Draft) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<Done<T>> {
+        let (limits, uploaded) = (self.limits, Arc::new(uploaded));
+        let (inline, needs, change) = (Arc::new(inline), Arc::new(needs), Arc::new(change));
+        let of_commit = uploaded.clone();
+        let committing = self.committed(session, None, author.clone(), move |tx, locked| {
+            let (inline, uploaded, needs, change, author) =
+                (inline.clone(), of_commit.clone(), needs.clone(), change.clone(), author.clone());
             Box::pin(async move {
                 let mut draft = Draft::new(locked.totals);
                 load(tx, session, &needs, &mut draft).await?;
@@ -240,13 +261,40 @@ impl Store {
                 let differences = draft.differences(locked.rev, &author);
                 let commit = !differences.is_empty();
                 if commit {
+                    let referred = differences.contents();
+                    // One that a later operation of the same batch wrote over is in no version.
+                    let inline: Vec<Blob> =
+                        inline.iter().filter(|blob| referred.contains(&blob.hash)).cloned().collect();
                     write(tx, locked, &differences, &author, &inline, None).await?;
+                    let kept: Vec<Hash> =
+                        uploaded.iter().filter(|hash| referred.contains(*hash)).copied().collect();
+                    uploads::committed(tx, session, locked.owner, &kept).await?;
                 }
                 let rev = if commit { locked.rev } else { locked.rev_before() };
                 Ok(Attempt { done: Done { rev, differences, answer }, more: false, commit })
             })
-        })
-        .await
+        });
+        let done = committing.await;
+        let needless = match &done {
+            Ok(done) => {
+                let referred = done.differences.contents();
+                uploaded.iter().any(|hash| !referred.contains(hash))
+            }
+            // Perhaps committed all the same, and not seen yet.
+            Err(Error::Database(_)) => false,
+            Err(_) => true,
+        };
+        if needless {
+            self.let_go(session, &uploaded).await;
+        }
+        done
+    }
+
+    /// [`Store::take_back`] for a change that was refused for a reason of its own, which is what counts.
+    pub(super) async fn let_go(&self, session: SessionId, uploaded: &[Hash]) {
+        if let Err(why) = self.take_back(session, uploaded).await {
+            tracing::warn!(%session, %why, "contents that nothing refers to stay until the next sweep");
+        }
     }
 
     /// Waits until all that began before to change the workspace here is done.
@@ -316,26 +364,23 @@ impl Store {
         let _ = self.changes.send(Change { session, rev: done.rev, origin, paths, truncated });
     }
 
-    /// Stores contents before the workspace is locked if they are many or large; gives back those that are not,
-    /// for the commit itself. What no commit then refers to goes with the sweep. Those of a pod are noted as its
-    /// uploads under `upload`, until the commit says what became of them.
+    /// Stores a pod's contents before the workspace is locked if they are many or large; gives back those that are
+    /// not, for the commit itself. They are noted together under `upload`, until the commit says what became of each.
     pub(super) async fn store_large(
         &self,
         session: SessionId,
         contents: Vec<Blob>,
-        upload: Option<Hash>,
+        upload: Hash,
     ) -> Result<Vec<Blob>> {
-        let bytes: usize = contents.iter().map(Blob::stored_bytes).sum();
-        if bytes <= INLINE_BYTES && !contents.iter().any(Blob::is_large) {
+        if !are_large(&contents) {
             return Ok(contents);
         }
         let owner = self.owner(session).await?;
         let tx = self.database.begin().await?;
-        let fresh = blobs::upload(&tx, owner, &contents).await?;
-        if let Some(upload) = upload
-            && fresh > 0
-        {
-            self.charge(&tx, session, &[(upload, fresh)]).await?;
+        let at = now_ms();
+        let fresh: u64 = blobs::upload(&tx, owner, &contents, at).await?.iter().map(|(_, bytes)| bytes).sum();
+        if fresh > 0 {
+            self.charge(&tx, session, &[(upload, fresh)], at).await?;
         }
         tx.commit().await?;
         Ok(Vec::new())
@@ -412,6 +457,12 @@ impl<T> From<Done<T>> for BatchDone {
             changed: rows.map(|row| (row.path, (!row.deleted).then_some(row.item))).collect(),
         }
     }
+}
+
+/// Whether contents are written before the workspace is locked, and not while it is.
+fn are_large(contents: &[Blob]) -> bool {
+    let bytes: usize = contents.iter().map(Blob::stored_bytes).sum();
+    bytes > INLINE_BYTES || contents.iter().any(Blob::is_large)
 }
 
 /// What the operations look at. What an operation finds by an earlier one's doing was asked for by that one.

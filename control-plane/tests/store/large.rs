@@ -34,7 +34,8 @@ struct Count {
 }
 
 impl Fixture {
-    async fn count(&self, what: &str) -> i64 {
+    /// The number `n` that a query selects.
+    pub(crate) async fn count(&self, what: &str) -> i64 {
         let db = self.store.database().reader();
         let statement = Statement::from_string(db.get_database_backend(), format!("SELECT {what}"));
         Count::find_by_statement(statement).one(db).await.unwrap().unwrap().n

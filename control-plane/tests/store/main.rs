@@ -16,3 +16,4 @@ mod round_trips;
 mod saves;
 mod speed;
 mod templates;
+mod uploads;

@@ -86,7 +86,7 @@ struct SkippedBody {
         (status = 200, description = "Taken in", body = ImportedBody),
         (status = 400, description = "`bad_format`, `archive_damaged`, `body_cut_short`, a bad path's own code", body = ProblemBody),
         (status = 409, description = "`is_a_directory`, `not_a_directory`", body = ProblemBody),
-        (status = 413, description = "`archive_bomb`, `file_too_large`, `workspace_full`, `too_many_items`, `too_large`", body = ProblemBody),
+        (status = 413, description = "`archive_bomb`, `file_too_large`, `workspace_full`, `uploads_full`, `too_many_items`, `too_large`", body = ProblemBody),
         (status = 503, description = "`busy`, with Retry-After", body = ProblemBody),
     ))]
 async fn import(app: App, mut request: Request) -> Result<Response, Problem> {
@@ -210,6 +210,11 @@ impl Import {
                 })
             }
         });
+        if let (Sink::Contents(entries), true) = (&sink, failed.is_some() || unpacked.is_err()) {
+            let contents = entries.iter().filter(|(_, entry)| entry.kind != Kind::Dir);
+            let contents: Vec<_> = contents.map(|(_, entry)| entry.hash).collect();
+            self.handle.block_on(self.store.forget_contents(self.session, &contents));
+        }
         if let Some(why) = failed {
             return Err(refused(why));
         }
