@@ -88,20 +88,64 @@ impl Store {
         Ok(())
     }
 
-    /// In each bucket of time the newest version of an item stays; so does its newest of all while it is live.
+    /// In each bucket of time the newest version of an item stays; so does its newest of all while it is live. The
+    /// oldest are looked at first: an older version of a deleted item may go because of the deletion, which goes, too.
     async fn thin(&self, session: SessionId, now: i64) -> Result<u64> {
-        let mut gone = 0;
-        for (from, to, bucket) in [(now - 7 * DAY, now - DAY, HOUR), (now - MONTH, now - 7 * DAY, DAY)] {
-            let text = "DELETE FROM item_versions
-                WHERE session_uuid = $1 AND op <> 'loser' AND at >= $2 AND at < $3 AND EXISTS (
+        let text = format!(
+            "DELETE FROM item_versions
+             WHERE session_uuid = $1 AND (rev, id) > ($2, $3) AND (rev, id) <= ($4, $5) AND (
+                at < $6 AND {SUPERSEDED}
+                OR op <> 'loser' AND at >= $6 AND at < $8 AND EXISTS (
                     SELECT 1 FROM item_versions newer
                     WHERE newer.session_uuid = item_versions.session_uuid AND newer.item_id = item_versions.item_id
                       AND newer.id > item_versions.id AND newer.op <> 'loser'
-                      AND newer.at / $4 = item_versions.at / $4)";
-            gone += self.delete(text, [session.0.into(), from.into(), to.into(), bucket.into()]).await?;
+                      AND CASE WHEN item_versions.at < $7
+                          THEN newer.at / {DAY} = item_versions.at / {DAY}
+                          ELSE newer.at / {HOUR} = item_versions.at / {HOUR} END))"
+        );
+        let (month, week, day) = (now - MONTH, now - 7 * DAY, now - DAY);
+        let mut gone = 0;
+        let mut after = (0, 0);
+        loop {
+            let Some((last, versions)) = self.page_of_older(session, after, day).await? else {
+                return Ok(gone);
+            };
+            let values = [
+                session.0.into(),
+                after.0.into(),
+                after.1.into(),
+                last.0.into(),
+                last.1.into(),
+                month.into(),
+                week.into(),
+                day.into(),
+            ];
+            gone += self.delete(&text, values).await?;
+            if versions < VERSIONS_AT_ONCE {
+                return Ok(gone);
+            }
+            after = last;
         }
-        let text = format!("DELETE FROM item_versions WHERE session_uuid = $1 AND at < $2 AND {SUPERSEDED}");
-        Ok(gone + self.delete(&text, [session.0.into(), (now - MONTH).into()]).await?)
+    }
+
+    /// Revision and id of the last of the versions that follow `after` and are of before `day`, and how many there are
+    /// up to it: [`VERSIONS_AT_ONCE`], or all. None if there is none.
+    async fn page_of_older(
+        &self,
+        session: SessionId,
+        after: (i64, i64),
+        day: i64,
+    ) -> Result<Option<((i64, i64), i64)>> {
+        let db = self.database.reader();
+        let text = "SELECT rev, id, COUNT(*) OVER () AS versions FROM (
+                SELECT rev, id FROM item_versions WHERE session_uuid = $1 AND (rev, id) > ($2, $3) AND at < $4
+                ORDER BY rev, id LIMIT $5) page
+             ORDER BY rev DESC, id DESC LIMIT 1";
+        let values = [session.0.into(), after.0.into(), after.1.into(), day.into(), VERSIONS_AT_ONCE.into()];
+        let Some(row) = Sql::of(db.get_database_backend(), text, values).one(db).await? else {
+            return Ok(None);
+        };
+        Ok(Some(((row.try_get("", "rev")?, row.try_get("", "id")?), row.try_get("", "versions")?)))
     }
 
     /// Takes the oldest versions away that no live item needs, until the rest is within the bound.

@@ -101,9 +101,8 @@ on_each_database!(a_history_beyond_its_bound_loses_its_oldest_but_nothing_live, 
     assert_eq!(it.read("hot").await.unwrap(), "15".repeat(500), "the newer ones are still there");
 });
 
-on_each_database!(tiny_versions_meet_the_bound_too_however_many_they_are, |it| {
-    it.save("hot", "x").await;
-    // More than are looked at by one statement.
+/// Makes of the one version that there is 2^14: more than are looked at by one statement.
+async fn many(it: &Fixture) {
     let db = it.store.database().writer();
     for doubled in 0..14 {
         let older = 1 << doubled;
@@ -115,6 +114,38 @@ on_each_database!(tiny_versions_meet_the_bound_too_however_many_they_are, |it| {
         );
         db.execute_unprepared(&text).await.unwrap();
     }
+}
+
+on_each_database!(a_history_of_any_length_thins_out_page_by_page, |it| {
+    it.save("hot", "x").await;
+    let few = it.statements(it.store.sweep(now_ms() + 2 * DAY)).await.0;
+    many(&it).await;
+    // Three of each hour, the newest of them of now and nothing of it of a day ago; then the item is deleted.
+    let (hour, db) = (one_hour(&it).await, it.store.database().writer());
+    let start = hour - 40 * DAY;
+    let text = format!("UPDATE item_versions SET at = {start} + rev / 3 * {HOUR}");
+    db.execute_unprepared(&text).await.unwrap();
+    db.execute_unprepared(
+        "UPDATE item_versions SET op = 'delete' WHERE rev = (SELECT max(rev) FROM item_versions)",
+    )
+    .await
+    .unwrap();
+    let last = (1 << 14) / 3;
+    let now = start + last * HOUR + 2 * HOUR;
+    let (statements, swept) = it.statements(it.store.sweep(now)).await;
+    let swept = swept.unwrap();
+    // The last day's whole, six days' hours, 23 days' last ones; the boundaries may cut a bucket.
+    let kept = (1 << 14) - swept.versions as i64;
+    assert!((22 * 3 + 6 * 24 + 22..=25 * 3 + 6 * 24 + 25).contains(&kept), "{kept} are left");
+    assert!(statements > few && statements < few + 12, "{statements} statements, {few} for one version");
+    // A month later nothing keeps what was deleted, whichever page it is on.
+    it.store.sweep(now + 40 * DAY).await.unwrap();
+    assert_eq!(versions(&it).await, 0);
+});
+
+on_each_database!(tiny_versions_meet_the_bound_too_however_many_they_are, |it| {
+    it.save("hot", "x").await;
+    many(&it).await;
     let swept = it.store.sweep_beyond(now_ms(), 3_000 * 1_025).await.unwrap();
     assert_eq!(swept.versions, (1 << 14) - 1 - 3_000);
     assert_eq!(it.store.sweep_beyond(now_ms(), 3_000 * 1_025).await.unwrap(), Swept::default());
