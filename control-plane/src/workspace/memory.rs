@@ -35,7 +35,7 @@ pub(crate) struct Kept {
 }
 
 /// One workspace.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
     pub(crate) rev: Revision,
     pub(crate) epoch: LinkEpoch,

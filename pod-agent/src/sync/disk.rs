@@ -139,8 +139,9 @@ pub trait Disk {
     /// Whether a folder is there, itself and not by a symlink.
     fn is_folder(&self, path: &WorkspacePath) -> bool;
 
-    /// What is in a folder (none: the workspace itself), in any order. Empty if it is none.
-    fn list(&self, folder: Option<&WorkspacePath>) -> Vec<Listed>;
+    /// What is in a folder (none: the workspace itself), in any order. Empty if it is none; an error if it cannot be
+    /// told.
+    fn list(&self, folder: Option<&WorkspacePath>) -> io::Result<Vec<Listed>>;
 
     /// Opens a regular file's or symlink's content.
     fn read(&self, path: &WorkspacePath, kind: Kind) -> io::Result<Box<dyn Read + '_>>;

@@ -1,12 +1,13 @@
 //! A real folder, with inotify: the [`Disk`] of every agent.
 
 use super::SyncSettings;
-use super::apply::{self, Stage};
+use super::apply;
 use super::disk::{Agreed, Applied, Disk, Listed, Presence, Seen, Stamp, Taken};
 use super::root::Root;
 use super::scan;
+use super::stage::Stage;
 use super::watch::Watch;
-use rustix::fs::{Dir, FileType, Mode, OFlags, open};
+use rustix::fs::{Dir, FileType, Mode, OFlags, StatVfsMountFlags, open};
 use rustix::io::Errno;
 use shared::chunk::Recipe;
 use shared::path::WorkspacePath;
@@ -65,7 +66,10 @@ impl Disk for LocalDisk {
 
     fn has_room(&self, bytes: u64) -> bool {
         // Staged first, then in its place: the stage's copy is on the same volume.
-        rustix::fs::fstatvfs(self.root.fd()).is_ok_and(|free| free.f_bavail * free.f_frsize > bytes)
+        let free = rustix::fs::fstatvfs(self.root.fd());
+        free.is_ok_and(|free| {
+            !free.f_flag.contains(StatVfsMountFlags::RDONLY) && free.f_bavail * free.f_frsize > bytes
+        })
     }
 
     fn look(&self, path: &WorkspacePath, known: Option<&Agreed>) -> Seen {
@@ -88,11 +92,15 @@ impl Disk for LocalDisk {
         self.root.folder(Some(path)).is_ok()
     }
 
-    fn list(&self, folder: Option<&WorkspacePath>) -> Vec<Listed> {
-        let Ok(fd) = self.root.folder(folder) else { return Vec::new() };
-        let Ok(entries) = Dir::read_from(&fd) else { return Vec::new() };
+    fn list(&self, folder: Option<&WorkspacePath>) -> io::Result<Vec<Listed>> {
+        let fd = match self.root.folder(folder) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Vec::new()),
+            Err(why) => return Err(why.into()),
+        };
         let mut listed = Vec::new();
-        for entry in entries.flatten() {
+        for entry in Dir::read_from(&fd)? {
+            let entry = entry?;
             let name = entry.file_name().to_bytes();
             if matches!(name, b"." | b"..") {
                 continue;
@@ -103,7 +111,7 @@ impl Disk for LocalDisk {
             };
             listed.push(Listed { name: OsStr::from_bytes(name).to_owned(), is_dir });
         }
-        listed
+        Ok(listed)
     }
 
     fn read(&self, path: &WorkspacePath, kind: Kind) -> io::Result<Box<dyn Read + '_>> {

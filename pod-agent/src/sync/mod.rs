@@ -6,6 +6,7 @@
 //! | [`base`] | what both sides agreed on |
 //! | [`disk`] | what the engine needs of a file system |
 //! | [`local`] | a real folder: [`root`] opens beneath it, [`watch`] marks, [`scan`] looks, [`apply`] renames into it |
+//! | [`stage`] | what waits to be renamed |
 //! | [`thread`] | the thread that the engine runs on |
 //!
 //! What is to be done is computed afresh from the three trees by [`shared::plan`]; nothing here is a log of intentions.
@@ -18,6 +19,7 @@ pub mod engine;
 mod local;
 mod root;
 mod scan;
+mod stage;
 #[cfg(test)]
 mod tests;
 mod thread;

@@ -2,7 +2,9 @@
 
 use super::disk::{Agreed, Seen, Stamp};
 use super::root::Root;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
+use rustix::fs::{
+    Access, AtFlags, FileType, Mode, OFlags, Stat, accessat, fstat, openat, readlinkat, statat,
+};
 use rustix::io::Errno;
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash, Kind};
@@ -51,7 +53,12 @@ pub(super) fn look(root: &Root, path: &WorkspacePath, known: Option<&Agreed>) ->
     let now = now_ns();
     let stamp = stamp_of(&stat, now);
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => Seen::Entry(Entry::dir(stat.st_mode), stamp),
+        FileType::Directory => {
+            match accessat(&folder, name, Access::READ_OK | Access::EXEC_OK, AtFlags::EACCESS) {
+                Ok(()) => Seen::Entry(Entry::dir(stat.st_mode), stamp),
+                Err(why) => failed(why),
+            }
+        }
         FileType::Symlink => match readlinkat(&folder, name, Vec::new()) {
             Err(why) => failed(why),
             Ok(target) => match target.to_str() {

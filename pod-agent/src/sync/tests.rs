@@ -2,6 +2,7 @@
 
 mod fixtures;
 mod large;
+mod stage;
 mod stored;
 mod swapper;
 

@@ -48,10 +48,10 @@ pub struct Hello {
     pub epoch: LinkEpoch,
     /// The revision of its base; 0 if it has none.
     pub base_rev: Revision,
-    /// The digest of its base ([`crate::tree::digest`]); a digest that isn't the database's at that
-    /// revision makes the control plane send the whole tree.
+    /// The digest of its base ([`crate::tree::digest`]). One that isn't the database's at that revision makes the base
+    /// [`Standing::Foreign`].
     pub base_digest: Hash,
-    /// The volume it lies on. A volume the database doesn't know the session by drops the base.
+    /// The volume it lies on. On another one than the session's last, the base is [`Standing::Outdated`].
     pub volume: VolumeId,
 }
 
@@ -90,6 +90,15 @@ pub enum FromAgent {
         /// How many more there are.
         more: u64,
     },
+    /// What the base holds while nothing is on its way: told from time to time, so that a difference that no change
+    /// brings to light is found. Where the database holds something else at that revision, it ends the stream, and
+    /// what is wrong is found at the next one's hello.
+    Check {
+        /// The base's revision.
+        rev: Revision,
+        /// Its digest ([`crate::tree::digest`]).
+        digest: Hash,
+    },
     /// What the engine is doing.
     State(State),
     /// A scan on reconnect found so much gone that it is held: at least half and at least ten items.
@@ -115,8 +124,8 @@ pub enum FromControlPlane {
     Welcome {
         /// The database's revision now.
         rev: Revision,
-        /// Whether the base is of no use: a batch with [`Begin::full`] follows.
-        full: bool,
+        /// What the agent's base is worth.
+        base: Standing,
     },
     /// A batch of changes made in the database, or a part of one.
     Batch(Batch),
@@ -175,6 +184,19 @@ pub enum FromControlPlane {
         /// Delete them, or put them back.
         delete: bool,
     },
+}
+
+/// What an agent's base is worth to the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// What changed since follows.
+    Current,
+    /// Not all that was deleted since is known any more, or there is none: the whole tree follows, in batches with
+    /// [`Begin::full`]. What the base has and the tree has not was deleted.
+    Outdated,
+    /// This database never agreed on it: perhaps it was put back to an earlier state. The whole tree follows, and the
+    /// base is dropped: both sides' files are united, and nothing is deleted.
+    Foreign,
 }
 
 /// A recipe, or some of it: it comes in order, and in one message if it fits.

@@ -113,6 +113,7 @@ pub fn begin(rng: &mut StdRng) -> Begin {
         target_rev: Revision(mutate::number(rng)),
         items: mutate::number(rng),
         bytes: mutate::number(rng),
+        removal: rng.random::<bool>().then(|| BatchId(id(rng))),
         full: rng.random(),
         last: rng.random(),
     }

@@ -133,6 +133,7 @@ fn sync_from_agent(rng: &mut StdRng) -> sync::FromAgent {
         |r| sync::FromAgent::Visible { rev: Revision(mutate::number(r)) },
         |r| sync::FromAgent::Need { hashes: some(r, 20, |r| Hash(r.random())) },
         |r| sync::FromAgent::Problems { problems: some(r, 5, problem), more: mutate::number(r) },
+        |r| sync::FromAgent::Check { rev: Revision(mutate::number(r)), digest: Hash(r.random()) },
         |_| sync::FromAgent::State(sync::State::Held),
         |r| sync::FromAgent::MassDelete { items: mutate::number(r), paths: some(r, 5, make::path) },
         |r| sync::FromAgent::Settled { token: mutate::number(r), rev: Revision(mutate::number(r)) },
@@ -148,10 +149,14 @@ fn result(rng: &mut StdRng) -> sync::OpResult {
     )
 }
 
+fn standing(rng: &mut StdRng) -> sync::Standing {
+    one_of!(rng, |_| sync::Standing::Current, |_| sync::Standing::Outdated, |_| sync::Standing::Foreign,)
+}
+
 fn sync_from_control_plane(rng: &mut StdRng) -> sync::FromControlPlane {
     one_of!(
         rng,
-        |r| sync::FromControlPlane::Welcome { rev: Revision(mutate::number(r)), full: r.random() },
+        |r| sync::FromControlPlane::Welcome { rev: Revision(mutate::number(r)), base: standing(r) },
         |r| sync::FromControlPlane::Batch(batch(r)),
         |r| sync::FromControlPlane::Committed(sync::Committed {
             batch: BatchId(make::id(r)),

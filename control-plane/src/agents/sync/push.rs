@@ -201,8 +201,9 @@ impl Push<'_> {
             Err(why) => return Err(PushError::Encode(Failure::new("internal", why.to_string()))),
         };
         let Encoded { items, bytes, data, end } = encoded;
+        let batch = BatchId::random();
         let begin =
-            Begin { batch: BatchId::random(), base_rev: base, target_rev: target, items, bytes, full, last };
+            Begin { batch, base_rev: base, target_rev: target, items, bytes, removal: None, full, last };
         self.say_answers().await?;
         for message in (Whole { begin, data, end }).into_messages() {
             self.say(&FromControlPlane::Batch(message)).await?;

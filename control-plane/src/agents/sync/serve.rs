@@ -13,7 +13,7 @@ use crate::workspace::{self, Change};
 use shared::id::{Revision, SessionId};
 use shared::link::frames::Frames;
 use shared::link::mux::LinkStream;
-use shared::link::sync::{Assembly, FromAgent, FromControlPlane, Hello, Problem};
+use shared::link::sync::{Assembly, FromAgent, FromControlPlane, Hello, Problem, Standing};
 use shared::tree::{Hash, digest};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,6 +43,9 @@ const NEWS_EVERY: Duration = Duration::from_millis(2);
 const LISTS_BURST: u32 = 50;
 /// How far apart they are told after that.
 const LISTS_EVERY: Duration = Duration::from_millis(50);
+
+/// How far apart an agent's bases are checked, each time by reading the whole tree. Agents ask far less often.
+const CHECKS_EVERY: Duration = Duration::from_secs(1);
 
 /// Serves one sync stream until it ends. The link goes on without it.
 pub(in crate::agents) async fn serve(context: Context, stream: LinkStream, hello: Hello) {
@@ -125,6 +128,7 @@ async fn read(
     let mut assembly = Assembly::default();
     let mut news = Pace::new(NEWS_BURST, NEWS_EVERY);
     let mut lists = Pace::new(LISTS_BURST, LISTS_EVERY);
+    let mut checks = Pace::new(1, CHECKS_EVERY);
     loop {
         let message = match frames.next::<FromAgent>().await {
             Ok(Some(message)) => message,
@@ -184,6 +188,14 @@ async fn read(
                 status.problems = problems.into_iter().take(PROBLEMS).map(cut).collect();
                 status.more_problems = more.saturating_add(beyond);
             }),
+            FromAgent::Check { rev, digest } => {
+                checks.keep().await;
+                match holds_other(context, rev, digest).await {
+                    Ok(false) => {}
+                    Ok(true) => return format!("the base is not what the database holds at revision {rev}"),
+                    Err(why) => tracing::warn!(%why, "a base could not be checked"),
+                }
+            }
             FromAgent::State(state) => context.update(|status| {
                 status.state = Some(state);
                 if state != shared::link::sync::State::Held {
@@ -329,10 +341,16 @@ enum Due {
 async fn step(push: &mut Push<'_>, hello: &Hello, due: &mut Due) -> Result<(), PushError> {
     match *due {
         Due::Welcome => {
-            let (rev, full) = judge(push.context, hello).await?;
-            push.say(&FromControlPlane::Welcome { rev, full }).await?;
-            // Who has no base most likely has no files either and needs them all; others have most of them.
-            *due = if full { Due::All { bare: hello.base_rev != Revision::ZERO } } else { Due::Changes };
+            let (rev, base) = judge(push.context, hello).await?;
+            if base == Standing::Foreign {
+                tracing::warn!(session = %push.context.session, "the pod's base is not of this database");
+            }
+            push.say(&FromControlPlane::Welcome { rev, base }).await?;
+            *due = match base {
+                Standing::Current => Due::Changes,
+                // Who has no base most likely has no files either and needs them all; others have most of them.
+                _ => Due::All { bare: hello.base_rev != Revision::ZERO },
+            };
         }
         Due::All { bare } => {
             push.push_all(bare).await?;
@@ -347,26 +365,30 @@ async fn step(push: &mut Push<'_>, hello: &Hello, due: &mut Due) -> Result<(), P
     Ok(())
 }
 
-/// The database's revision, and whether the agent's base is of no use to it.
-async fn judge(context: &Context, hello: &Hello) -> Result<(Revision, bool), workspace::Error> {
+/// The database's revision, and what the agent's base is worth to it.
+async fn judge(context: &Context, hello: &Hello) -> Result<(Revision, Standing), workspace::Error> {
     let (store, session) = (&context.agents.0.store, context.session);
     // What an earlier stream sent may still be on its way into the database: the agent is told of it as well.
     store.take_turn(session).await;
     let other_volume = store.see_volume(session, hello.volume).await?;
     let rev = store.rev(session).await?;
     let base = hello.base_rev;
-    let full = if base == Revision::ZERO {
-        rev > base
-    } else if base > rev || other_volume {
-        true
-    } else if base == rev {
-        let snapshot = store.snapshot(session).await?;
-        snapshot.rev == base
-            && digest(snapshot.items.iter().map(|(path, item)| (path, &item.entry))) != hello.base_digest
+    let outdated = |outdated| if outdated { Standing::Outdated } else { Standing::Current };
+    let standing = if base == Revision::ZERO {
+        outdated(rev > base)
+    } else if base > rev || base == rev && holds_other(context, base, hello.base_digest).await? {
+        Standing::Foreign
     } else {
-        store.changes_since(session, base, None, 1).await?.pruned
+        outdated(other_volume || store.changes_since(session, base, None, 1).await?.pruned)
     };
-    Ok((rev, full))
+    Ok((rev, standing))
+}
+
+/// Whether the database is at a revision and holds something else there than a digest tells.
+async fn holds_other(context: &Context, rev: Revision, told: Hash) -> Result<bool, workspace::Error> {
+    let snapshot = context.agents.0.store.snapshot(context.session).await?;
+    let held = || digest(snapshot.items.iter().map(|(path, item)| (path, &item.entry)));
+    Ok(snapshot.rev == rev && held() != told)
 }
 
 /// Resolves when the session's files changed beyond `sent`, or may have. False if nothing will any more.

@@ -11,7 +11,7 @@ use shared::limits::SyncLimits;
 use shared::link::mux::LinkStream;
 use shared::link::sync::{
     Assembled, Assembly, Batch, Begin, CHUNK_BYTES, Committed, End, FromAgent, FromControlPlane, Hello,
-    OpResult, Problem, State, Whole,
+    OpResult, Problem, Standing, State, Whole,
 };
 use shared::link::{Open, frame};
 use shared::path::WorkspacePath;
@@ -37,7 +37,7 @@ struct Peer {
     _linked: Linked,
     stream: LinkStream,
     rev: Revision,
-    full: bool,
+    base: Standing,
 }
 
 /// A batch as the agent gets it.
@@ -65,9 +65,9 @@ impl Peer {
         let hello = Hello { epoch: linked.accepted.epoch, base_rev: base, base_digest: digest(tree), volume };
         let mut stream = linked.dialled.opener.open().await.unwrap();
         frame::write(&mut stream, &Open::Sync(hello)).await.unwrap();
-        let mut peer = Self { _linked: linked, stream, rev: Revision::ZERO, full: false };
-        let FromControlPlane::Welcome { rev, full } = peer.told().await else { panic!("no welcome") };
-        (peer.rev, peer.full) = (rev, full);
+        let mut peer = Self { _linked: linked, stream, rev: Revision::ZERO, base: Standing::Current };
+        let FromControlPlane::Welcome { rev, base } = peer.told().await else { panic!("no welcome") };
+        (peer.rev, peer.base) = (rev, base);
         peer
     }
 
@@ -114,6 +114,7 @@ impl Peer {
             target_rev: Revision::ZERO,
             items: encoded.items,
             bytes: encoded.bytes,
+            removal: None,
             full: false,
             last: true,
         };
@@ -162,7 +163,7 @@ async fn a_fresh_agent_is_sent_the_whole_tree_with_its_contents() {
     save(&harbour, session, "a.txt", "one").await;
     let rev = save(&harbour, session, "b.txt", "two").await;
     let mut peer = Peer::fresh(linked).await;
-    assert_eq!((peer.rev, peer.full), (rev, true));
+    assert_eq!((peer.rev, peer.base), (rev, Standing::Outdated));
     let got = peer.batch().await;
     assert!(got.begin.full && got.begin.last);
     assert_eq!(got.begin.target_rev, rev);
@@ -312,7 +313,7 @@ async fn an_agent_that_returns_with_the_same_tree_is_sent_nothing() {
     let (_, credential) = (session, harbour.credential(session).await);
     let tree = Tree::from([(path("a.txt"), file(b"one"))]);
     let mut peer = Peer::join(harbour.link(&credential).await, rev, &tree, volume).await;
-    assert_eq!((peer.rev, peer.full), (rev, false));
+    assert_eq!((peer.rev, peer.base), (rev, Standing::Current));
     // What comes next is what changes next.
     let next = save(&harbour, session, "b.txt", "two").await;
     let got = peer.batch().await;
@@ -330,7 +331,7 @@ async fn an_agent_that_returns_is_sent_what_it_missed() {
     let tree = Tree::from([(path("a.txt"), file(b"one"))]);
     let credential = harbour.credential(session).await;
     let mut peer = Peer::join(harbour.link(&credential).await, rev, &tree, volume).await;
-    assert!(!peer.full);
+    assert_eq!(peer.base, Standing::Current);
     let got = peer.batch().await;
     assert_eq!((got.begin.target_rev, got.begin.full), (next, false));
     assert_eq!(got.files(), some(&[("b.txt", "two")]));
@@ -343,7 +344,7 @@ async fn a_base_that_is_not_the_databases_gets_the_tree_without_contents_and_the
     let rev = save(&harbour, session, "b.txt", "two").await;
     let tampered = Tree::from([(path("a.txt"), file(b"other"))]);
     let mut peer = Peer::join(linked, rev, &tampered, VolumeId::random()).await;
-    assert!(peer.full);
+    assert_eq!(peer.base, Standing::Foreign);
     let got = peer.batch().await;
     assert!(got.begin.full && got.contents.is_empty() && got.ops.len() == 2);
     peer.say(FromAgent::Need { hashes: vec![Hash::of(b"two"), Hash::of(b"two")] }).await;
@@ -360,6 +361,7 @@ async fn a_batch_that_lies_is_refused_for_good_and_the_next_one_is_taken() {
         target_rev: Revision::ZERO,
         items,
         bytes,
+        removal: None,
         full: false,
         last: true,
     };

@@ -9,7 +9,7 @@ use shared::batch::{self, Op};
 use shared::chunk::is_large;
 use shared::id::{ItemId, Revision};
 use shared::limits::SyncLimits;
-use shared::link::sync::{FromAgent, State, Whole};
+use shared::link::sync::{FromAgent, Problem, State, Whole};
 use shared::path::WorkspacePath;
 use shared::plan::{Action, decide};
 use shared::tree::{Entry, Hash, Kind};
@@ -30,13 +30,11 @@ impl<D: Disk> Engine<D> {
         let Some(limits) = self.link.map(|link| link.limits) else { return };
         let begin = &whole.begin;
         let limits = of_control_plane(limits);
-        let mut no_room = false;
+        let mut unkept = None;
         let (disk, large) = (&mut self.disk, &mut self.large);
         let ops = batch::decode(&whole.data[..], whole.claims(), &limits, |hash, bytes| {
-            match disk.stage(hash, &bytes) {
-                Err(why) if is_full(&why) => no_room = true,
-                staged => staged?,
-            }
+            // The others may well fit, and what the batch says stands all the same.
+            unkept = disk.stage(hash, &bytes).err().or(unkept.take());
             large.came(hash);
             Ok(())
         });
@@ -47,7 +45,9 @@ impl<D: Disk> Engine<D> {
                 return self.unlinked();
             }
         };
-        self.no_room |= no_room;
+        if let Some(why) = unkept {
+            self.unkept = Some(Unkept::of(&why));
+        }
         if begin.full {
             let naming = self.naming.get_or_insert_default();
             naming.extend(ops.iter().map(|op| op.path().clone()));
@@ -104,7 +104,7 @@ impl<D: Disk> Engine<D> {
         // The base may come to know paths that wait to be looked at.
         self.movable = None;
         let mut lacking = HashSet::new();
-        let mut full = false;
+        let (mut full, mut waits) = (false, false);
         for _ in 0..3 {
             // Folders, then files, then what goes, the deepest first.
             let (mut folders, mut files, mut gone) = (Vec::new(), Vec::new(), Vec::new());
@@ -125,13 +125,20 @@ impl<D: Disk> Engine<D> {
                         self.problem(&path, "content_damaged", message);
                         self.stuck.insert(path);
                     }
-                    Applied::Lacking if !self.no_room && self.has_room_for(&path) => {
-                        lacking.extend(self.wanted.get(&path).copied().flatten().map(|it| it.entry));
+                    Applied::Lacking if self.unkept.is_none() && self.has_room_for(&path) => {
+                        let wanted = self.wanted.get(&path).copied().flatten().map(|it| it.entry);
+                        if wanted.is_some_and(|entry| self.large.has_come(entry.hash)) {
+                            self.unkept = Some(Unkept::lost());
+                        }
+                        lacking.extend(wanted);
+                        waits |= self.unkept.is_some();
                     }
-                    Applied::Lacking | Applied::NoSpace => {
-                        full = true;
-                        let message = "the workspace's file system is full; it is tried again";
-                        self.problem(&path, "no_space", message);
+                    applied @ (Applied::Lacking | Applied::NoSpace) => {
+                        let unkept = self.unkept.clone().filter(|_| applied == Applied::Lacking);
+                        let Unkept { code, message } = unkept.unwrap_or_else(Unkept::no_room);
+                        full |= code == NO_ROOM;
+                        waits = true;
+                        self.problem(&path, code, &message);
                     }
                     Applied::Failed(code, message) => {
                         self.problem(&path, code, &message);
@@ -144,10 +151,10 @@ impl<D: Disk> Engine<D> {
             }
         }
         self.overruled.retain(|path, _| self.wanted.contains_key(path));
-        self.retry_at = full.then(|| self.now + self.retry_after);
+        self.retry_at = waits.then(|| self.now + self.retry_after);
         self.enter(match full {
             true => State::Full,
-            false if self.caught_up => State::Live,
+            false if self.caught_up && !waits => State::Live,
             false => State::CatchingUp,
         });
         // Asked for once: what comes of it takes its time, and other batches may come before it.
@@ -344,7 +351,40 @@ fn is_stale(
     })
 }
 
-/// Whether a file system has no room.
-fn is_full(why: &io::Error) -> bool {
-    matches!(why.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+/// What is told of paths that wait for room.
+const NO_ROOM: &str = "no_space";
+/// And of those that wait for the agent's own folder to take them.
+const UNWRITABLE: &str = "unwritable";
+
+/// Why contents that came could not be kept until they were where they belong, as it is told.
+#[derive(Clone, Debug)]
+pub(super) struct Unkept {
+    code: &'static str,
+    message: String,
+}
+
+impl Unkept {
+    pub(super) fn of(why: &io::Error) -> Self {
+        if matches!(why.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return Self::no_room();
+        }
+        let message = format!("the agent cannot write to its own folder: {why}; it is tried again");
+        Self { code: UNWRITABLE, message }
+    }
+
+    fn no_room() -> Self {
+        let message = "the workspace's file system is full; it is tried again".to_owned();
+        Self { code: NO_ROOM, message }
+    }
+
+    fn lost() -> Self {
+        let message =
+            "somebody removed what came from the agent's own folder; it is fetched again".to_owned();
+        Self { code: UNWRITABLE, message }
+    }
+
+    /// Whether a problem may be one of these: as long as it is tried again, it stands.
+    pub(super) fn is(problem: &Problem) -> bool {
+        matches!(&*problem.code, NO_ROOM | UNWRITABLE)
+    }
 }

@@ -1,6 +1,7 @@
 //! Large contents, in parts: offered to the database before a batch names them, and fetched from it after a batch
 //! named them. Parts that are lacking are all that travels, and those that came stay over a lost link.
 
+use super::bringing::Unkept;
 use super::{Engine, RETRY};
 use crate::sync::disk::{Agreed, Disk, Stamp};
 use shared::chunk::{self, Packed, Part, Recipe};
@@ -28,6 +29,8 @@ pub(super) struct Large {
     upload: Option<Upload>,
     /// Those that were asked for on this link, small ones among them until they come.
     asked: HashSet<Hash>,
+    /// Small ones that came since all that was wanted was last there.
+    came: HashSet<Hash>,
     pages: RecipePages,
     fetching: HashMap<Hash, Fetch>,
 }
@@ -82,6 +85,12 @@ impl Large {
     /// One that travels in batches came. It may be asked for again once it has gone where it was wanted.
     pub(super) fn came(&mut self, hash: Hash) {
         self.asked.remove(&hash);
+        self.came.insert(hash);
+    }
+
+    /// Whether one that travels in batches came, and should be staged.
+    pub(super) fn has_come(&self, hash: Hash) -> bool {
+        self.came.contains(&hash)
     }
 
     /// It is named anew. What was asked before that may have been of something that is no more, and get no answer.
@@ -93,6 +102,7 @@ impl Large {
 
     /// Forgets what was to be fetched: nothing is wanted any more.
     pub(super) fn forget(&mut self) {
+        self.came.clear();
         if !self.asked.is_empty() {
             self.asked.clear();
             self.fetching.clear();
@@ -341,7 +351,7 @@ impl<D: Disk> Engine<D> {
     fn cannot_fetch(&mut self, content: Hash, why: &io::Error) {
         tracing::warn!(%why, "a large content could not be staged");
         self.large.fetching.remove(&content);
-        self.no_room = true;
+        self.unkept = Some(Unkept::of(why));
         self.apply_wanted();
     }
 

@@ -1,6 +1,7 @@
 //! Which paths are to be looked at, and when: marks of the watcher, sweeps, and what is ignored.
 
 use super::Engine;
+use super::bringing::Unkept;
 use crate::sync::disk::{Disk, Presence, Seen};
 use shared::ignore::{IGNORE_FILE, Ignore};
 use shared::link::sync::{Problem, State};
@@ -157,12 +158,12 @@ impl<D: Disk> Engine<D> {
         self.unknown.clear();
         self.hot.retain(|path, _| self.dirty.contains(path));
         // Tried again by itself, or listed until there is another answer; all else is found again, if it is still so.
-        let full = self.retry_at.is_some();
+        let retries = self.retry_at.is_some();
         let waits = |path: &String| {
             WorkspacePath::new(&**path)
                 .is_ok_and(|path| self.refused.is_at(&path) || self.hot.contains_key(&path))
         };
-        self.problems.retain(|path, problem| full && problem.code == "no_space" || waits(path));
+        self.problems.retain(|path, problem| retries && Unkept::is(problem) || waits(path));
         self.ask_again();
         self.problems_told = false;
         if self.disk.is_blind() {
@@ -201,7 +202,12 @@ impl<D: Disk> Engine<D> {
         let within_ignored = top.is_some_and(|top| self.ignore.is_ignored(top, true));
         let mut folders = vec![(top.cloned(), within_ignored)];
         while let Some((folder, within_ignored)) = folders.pop() {
-            for listed in self.disk.list(folder.as_ref()) {
+            let Ok(listed) = self.disk.list(folder.as_ref()) else {
+                // A look at it tells why.
+                self.dirty.extend(folder.map(|folder| (folder, now)));
+                continue;
+            };
+            for listed in listed {
                 let path = match listed.name.to_str() {
                     Some(name) => match &folder {
                         Some(folder) => folder.join(name),

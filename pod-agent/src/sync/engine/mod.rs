@@ -29,13 +29,14 @@ use dirty::Dirty;
 use large::Large;
 use refused::Refused;
 
+use bringing::Unkept;
 pub use bringing::of_control_plane;
 use moves::Movable;
-use sending::Flight;
+use sending::{Flight, Removal};
 use shared::id::{ItemId, LinkEpoch, Revision, SessionId, VolumeId};
 use shared::ignore::Ignore;
 use shared::limits::SyncLimits;
-use shared::link::sync::{FromAgent, FromControlPlane, Hello, Problem, State, Whole};
+use shared::link::sync::{FromAgent, FromControlPlane, Hello, Problem, Standing, State, Whole};
 use shared::path::WorkspacePath;
 use shared::tree::{Entry, Hash};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -43,7 +44,7 @@ use std::time::{Duration, Instant};
 
 /// The base is written this long after a change.
 const SAVE_AFTER: Duration = Duration::from_secs(2);
-/// How often a full file system is tried again, and a refused batch sent again.
+/// How often a file system that is full or read-only is tried again, and a refused batch sent again.
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest pause before contents that had no room are asked for over a new link: doubles from [`RETRY`] while
 /// the file system says that it has room, and has not enough.
@@ -85,6 +86,8 @@ pub struct Engine<D> {
     /// Whether this link has told everything that the base lacked.
     caught_up: bool,
     flight: Option<Flight>,
+    /// What was told as gone last.
+    removal: Option<Removal>,
     dirty: Dirty,
     movable: Movable,
     /// Paths seen gone, told after what is new: it may be what was there.
@@ -134,8 +137,12 @@ pub struct Engine<D> {
     sweep_at: Instant,
     /// Not before then is a folder that holds much gone through again.
     many_at: Instant,
+    /// Not before then is the base told again, to be checked.
+    check_at: Instant,
+    /// The base's revision that this link told last.
+    checked: Revision,
     save_at: Option<Instant>,
-    /// When a full file system is tried again.
+    /// When a file system that is full or read-only is tried again.
     retry_at: Option<Instant>,
     /// How long after the last try.
     retry_after: Duration,
@@ -143,8 +150,8 @@ pub struct Engine<D> {
     push_at: Option<Instant>,
     /// The workspace itself is gone, and nothing can be said of its files.
     away: bool,
-    /// Contents that came had no room, and are asked for again only when the file system is tried again.
-    no_room: bool,
+    /// Contents that came could not be kept, and are asked for again only when that is tried again.
+    unkept: Option<Unkept>,
     large: Large,
 }
 
@@ -161,6 +168,7 @@ impl<D: Disk> Engine<D> {
             now,
             caught_up: false,
             flight: None,
+            removal: None,
             dirty: Dirty::default(),
             movable: None,
             gone: BTreeSet::new(),
@@ -189,12 +197,14 @@ impl<D: Disk> Engine<D> {
             sweep: looking::SWEEP,
             sweep_at: now,
             many_at: now,
+            check_at: now,
+            checked: Revision::ZERO,
             save_at: None,
             retry_at: None,
             retry_after: RETRY,
             push_at: None,
             away: false,
-            no_room: false,
+            unkept: None,
             large: Large::default(),
         };
         engine.rescan();
@@ -207,6 +217,7 @@ impl<D: Disk> Engine<D> {
     pub fn sweep_every(&mut self, every: Duration) {
         self.sweep = every;
         self.sweep_at = self.now + every;
+        self.check_at = self.sweep_at;
     }
 
     /// When the next [`Engine::tick`] is due, if nothing is heard before.
@@ -225,9 +236,9 @@ impl<D: Disk> Engine<D> {
         self.take_marks();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
-            if self.no_room && !self.disk.has_room(self.least_wanted()) {
+            if self.unkept.is_some() && !self.disk.has_room(self.least_wanted()) {
                 self.retry_at = Some(now + RETRY);
-            } else if std::mem::take(&mut self.no_room) {
+            } else if self.unkept.take().is_some() {
                 // The control plane sends contents once; over a new stream it sends again what the base lacks.
                 self.retry_after = (2 * self.retry_after).min(RETRY_MOST);
                 self.unlinked();
@@ -246,6 +257,7 @@ impl<D: Disk> Engine<D> {
             // The last that was wanted came about otherwise.
             self.show();
         }
+        self.check();
         // Who asked whether all is in step is told first what is not.
         self.tell();
         self.answer();
@@ -285,10 +297,20 @@ impl<D: Disk> Engine<D> {
     pub fn serves(&mut self, session: SessionId) {
         if self.base.session.is_some_and(|of| of != session) {
             tracing::warn!("the base is another session's; both sides' files are united");
-            self.base.clear();
-            self.gone.clear();
+            self.unite();
         }
         self.base.session = Some(session);
+    }
+
+    /// Drops the base: what both sides have the same they agree on anew, and the rest is told either way.
+    fn unite(&mut self) {
+        self.base.clear();
+        self.gone.clear();
+        self.overruled.clear();
+        // Nothing is missing of what nobody agreed on.
+        self.held = None;
+        (self.received, self.visible, self.committed) = Default::default();
+        self.rescan();
     }
 
     /// A link is up. Answers what its sync stream begins with.
@@ -300,6 +322,7 @@ impl<D: Disk> Engine<D> {
             self.sweep_at = now;
         }
         self.problems_told = false;
+        (self.check_at, self.checked) = (now + self.sweep, Revision::ZERO);
         Hello { epoch, base_rev: self.base.rev, base_digest: self.base.digest(), volume: self.volume }
     }
 
@@ -398,16 +421,21 @@ impl<D: Disk> Engine<D> {
         self.stuck.clear();
         self.unavailable.clear();
         self.own.clear();
-        self.problems.retain(|_, problem| problem.code != "no_space");
+        self.problems.retain(|_, problem| !Unkept::is(problem));
         self.received = self.base.rev;
         self.let_go_of_large();
     }
 
     fn said(&mut self, said: FromControlPlane) {
         match said {
-            FromControlPlane::Welcome { rev, full } => {
-                if !full && rev <= self.base.rev {
-                    self.caught_up();
+            FromControlPlane::Welcome { rev, base } => {
+                match base {
+                    Standing::Current if rev <= self.base.rev => self.caught_up(),
+                    Standing::Current | Standing::Outdated => {}
+                    Standing::Foreign => {
+                        tracing::warn!("the database never agreed on the base; both sides' files are united");
+                        self.unite();
+                    }
                 }
                 if let Some((items, paths)) = self.held.clone() {
                     self.say(FromAgent::MassDelete { items, paths });
@@ -428,8 +456,7 @@ impl<D: Disk> Engine<D> {
                     self.enter(State::Live);
                 } else {
                     // Without a base all that the database holds comes back, over a new stream.
-                    self.base.clear();
-                    self.gone.clear();
+                    self.unite();
                     self.state = State::CatchingUp;
                     self.unlinked();
                 }

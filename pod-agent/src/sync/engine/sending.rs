@@ -21,6 +21,10 @@ const WARM: Duration = Duration::from_millis(20);
 const BATCH_BYTES: u64 = 8 << 20;
 /// Items that one batch gathers.
 const BATCH_ITEMS: u64 = 1_000;
+/// How long after a batch of what is gone the next one counts as the same removal.
+const REMOVAL: Duration = Duration::from_secs(2);
+/// The same if there is more to tell already, however long the database takes.
+const REMOVAL_MOST: Duration = Duration::from_secs(60);
 /// Bytes of contents from which it is worth going through the base for those that need not travel.
 const WORTH_A_SEARCH: u64 = 64 * 1024;
 
@@ -34,6 +38,15 @@ pub(super) struct Sent {
     pub(super) from: Option<WorkspacePath>,
     /// What the base held there when it was sent.
     pub(super) pre: Option<Entry>,
+}
+
+/// What is gone, told in one batch or several.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Removal {
+    /// The first of them.
+    first: BatchId,
+    /// Until then the next one may go on with it.
+    until: Instant,
 }
 
 /// A batch that is sent and not answered.
@@ -321,6 +334,7 @@ impl<D: Disk> Engine<D> {
             target_rev: Revision::ZERO,
             items: encoded.items,
             bytes: encoded.bytes,
+            removal: self.goes_on_removing(batch, &sent),
             full: false,
             last: true,
         };
@@ -332,6 +346,18 @@ impl<D: Disk> Engine<D> {
         for message in (Whole { begin, data: encoded.data.into(), end }).into_messages() {
             self.say(FromAgent::Batch(message));
         }
+    }
+
+    /// Which batch began to tell as gone what this one goes on with: a tree that a program removes is seen to go bit by
+    /// bit, and is more than one batch takes.
+    fn goes_on_removing(&mut self, batch: BatchId, sent: &[Sent]) -> Option<BatchId> {
+        if sent.iter().all(|sent| sent.new.is_some()) {
+            return None;
+        }
+        let first = self.removal.filter(|before| self.now < before.until).map(|before| before.first);
+        let rest = if self.gone.is_empty() { REMOVAL } else { REMOVAL_MOST };
+        self.removal = Some(Removal { first: first.unwrap_or(batch), until: self.now + rest });
+        first
     }
 
     /// Makes a batch. An error names the file that is not what it was when it was looked at, if that is why.

@@ -58,6 +58,17 @@ impl<D: Disk> Engine<D> {
         }
     }
 
+    /// Tells from time to time what the base holds, if that may be compared: nothing of it is on its way, and it isn't
+    /// what was told last.
+    pub(super) fn check(&mut self) {
+        let rests = self.flight.is_none() && self.wanted.is_empty() && self.overruled.is_empty();
+        let settled = self.caught_up && self.naming.is_none() && self.received == self.base.rev;
+        if self.now >= self.check_at && rests && settled && self.base.rev > self.checked {
+            (self.check_at, self.checked) = (self.now + self.sweep, self.base.rev);
+            self.say(FromAgent::Check { rev: self.base.rev, digest: self.base.digest() });
+        }
+    }
+
     /// Tells whether a mass delete is held.
     pub(super) fn tell_held(&mut self) {
         if let Some((items, paths)) = self.held.clone() {

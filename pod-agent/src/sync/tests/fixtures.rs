@@ -8,7 +8,7 @@ use shared::limits::SyncLimits;
 use shared::link::hello::Accepted;
 use shared::link::sync::{
     Assembled, Assembly, Begin, CONTENT_MISSING, Committed, End, FromAgent, FromControlPlane, Hello,
-    OpResult, Problem, Whole,
+    OpResult, Problem, Standing, Whole,
 };
 use shared::link::{Failure, Open, frame};
 use shared::path::WorkspacePath;
@@ -176,7 +176,8 @@ impl Link {
 
     pub(super) async fn welcome(&mut self, database: &Database) {
         let full = self.hello.base_rev.0 == 0 && database.rev > 0;
-        self.say(FromControlPlane::Welcome { rev: Revision(database.rev), full }).await;
+        let base = if full { Standing::Outdated } else { Standing::Current };
+        self.say(FromControlPlane::Welcome { rev: Revision(database.rev), base }).await;
         if full {
             let all = database.tree.iter();
             let all =
@@ -204,6 +205,7 @@ impl Link {
             target_rev: Revision(rev),
             items: encoded.items,
             bytes: encoded.bytes,
+            removal: None,
             full,
             last: true,
         };

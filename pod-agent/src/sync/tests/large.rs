@@ -5,7 +5,7 @@ use crate::sync::Sync;
 use shared::batch::Op;
 use shared::chunk::{Packed, Recipe, cut};
 use shared::id::Revision;
-use shared::link::sync::{FromAgent, FromControlPlane, PartData, RecipePage, RecipePages};
+use shared::link::sync::{FromAgent, FromControlPlane, PartData, RecipePage, RecipePages, Standing};
 use shared::link::{Failure, frame};
 use shared::tree::Hash;
 use std::collections::HashMap;
@@ -267,7 +267,7 @@ async fn a_download_that_loses_its_link_or_its_agent_asks_only_for_the_rest() {
     drop(link);
 
     let mut link = Link::up(&sync, 2).await;
-    link.say(FromControlPlane::Welcome { rev: Revision(database.rev), full: false }).await;
+    link.say(FromControlPlane::Welcome { rev: Revision(database.rev), base: Standing::Current }).await;
     link.push_large(&mut database, op.clone()).await;
     link.until(&mut database, "the rest", |d| !d.large.asked.is_empty()).await;
     assert_eq!(std::mem::take(&mut database.large.asked).len(), all - 10);
@@ -285,7 +285,7 @@ async fn a_download_that_loses_its_link_or_its_agent_asks_only_for_the_rest() {
     std::fs::write(torn, "torn").unwrap();
     let sync = folder.start();
     let mut link = Link::up(&sync, 3).await;
-    link.say(FromControlPlane::Welcome { rev: Revision(database.rev), full: false }).await;
+    link.say(FromControlPlane::Welcome { rev: Revision(database.rev), base: Standing::Current }).await;
     database.large.patience = None;
     link.push_large(&mut database, op).await;
     let rev = database.rev;
@@ -348,7 +348,7 @@ async fn parts_that_are_not_what_they_should_be_never_become_a_file() {
     tokio::time::timeout(PATIENCE, ended).await.unwrap();
     assert_eq!(folder.read("large"), None);
     let mut link = Link::up(&sync, 2).await;
-    link.say(FromControlPlane::Welcome { rev: Revision(database.rev), full: false }).await;
+    link.say(FromControlPlane::Welcome { rev: Revision(database.rev), base: Standing::Current }).await;
     link.push_large(&mut database, op).await;
     let rev = database.rev;
     link.until(&mut database, "the file", |d| d.visible >= rev).await;

@@ -1,10 +1,11 @@
 //! A program that swaps a folder for a symlink at full speed, so that whatever was checked a moment ago is not so any
 //! more. Behind the symlink lies a folder outside that nobody may read or change.
 
-use super::super::apply::{Stage, apply};
+use super::super::apply::apply;
 use super::super::disk::Seen;
 use super::super::root::Root;
 use super::super::scan;
+use super::super::stage::Stage;
 use super::fixtures::{Database, Folder, Link, path};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, open, renameat_with};
 use shared::tree::{Entry, Hash, Kind};

@@ -38,6 +38,10 @@ pub struct Begin {
     pub items: u64,
     /// Uncompressed bytes of the tar.
     pub bytes: u64,
+    /// Agent to control plane: this goes on telling what the named batch began to tell as gone. Together they are one
+    /// change to whoever undoes it.
+    #[serde(default)]
+    pub removal: Option<BatchId>,
     /// Control plane to agent: together with its successors up to `last` this names the *whole* tree, not a change.
     #[serde(default)]
     pub full: bool,
@@ -175,6 +179,7 @@ mod tests {
             target_rev: Revision(2),
             items: 1,
             bytes: size as u64,
+            removal: None,
             full: false,
             last: true,
         };

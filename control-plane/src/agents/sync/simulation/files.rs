@@ -51,6 +51,8 @@ pub struct Files {
     pub clock_offset_ns: i64,
     /// No room: nothing can be staged or stored.
     pub full: bool,
+    /// Nothing can be staged, for another reason.
+    pub stage_fails: bool,
     pub unreadable: BTreeSet<WorkspacePath>,
     /// Files that change whenever they are read.
     pub hot: BTreeSet<WorkspacePath>,
@@ -89,6 +91,7 @@ impl Files {
             now: Duration::ZERO,
             clock_offset_ns: 0,
             full: false,
+            stage_fails: false,
             unreadable: BTreeSet::new(),
             hot: BTreeSet::new(),
             touched: BTreeMap::new(),
@@ -274,6 +277,11 @@ impl Files {
     // --- what befalls a disk ---
 
     /// The power goes: some state since the last sync is left, and files not yet synced may be empty.
+    /// Somebody removes what the agent keeps beside the workspace until it is in it.
+    pub fn empty_stage(&mut self) {
+        self.stage.clear();
+    }
+
     pub fn power_cut(&mut self, rng: &mut StdRng) {
         self.state();
         let state = rng.random_range(0..self.states.len());

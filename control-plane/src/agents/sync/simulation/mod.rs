@@ -92,6 +92,7 @@ fn nothing_is_lost_and_both_sides_meet_whatever_happens() {
             ("event queues overflowed", lost[2]),
             ("races won by a program", world.files.borrow().raced),
             ("batches of pods committed", world.server.batches),
+            ("bases checked", world.server.checks),
             ("seconds simulated", world.now.as_secs()),
         ];
         for (what, n) in world.counts.iter().map(|(what, n)| (*what, *n)).chain(more) {

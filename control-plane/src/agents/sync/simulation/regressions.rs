@@ -420,3 +420,38 @@ fn a_folder_in_the_place_of_a_file_that_kept_changing_is_told_before_what_it_hol
         assert!(conflict.is_none(), "{seed} {moment:?}: {conflict:?}");
     });
 }
+
+#[test]
+fn a_database_put_back_to_an_earlier_state_takes_nothing_from_the_pod() {
+    // It stays behind the agent's base, is as far again, or further when the agent sees it.
+    for since in 0..4 {
+        let mut world = linked(1);
+        world.server.put_back = true;
+        save(&mut world, "both", "then");
+        write(&mut world, "changed", "then");
+        pass(&mut world, REST);
+        let earlier = world.server.memory.clone();
+        write(&mut world, "changed", "now");
+        write(&mut world, "new", "the pod's");
+        pass(&mut world, REST);
+        world.server.memory = earlier;
+        world.restart_server();
+        for _ in 0..since {
+            save(&mut world, "saved", "the page's");
+            delete(&mut world, "saved");
+        }
+        save(&mut world, "saved", "the page's");
+        // Where nothing else tells, the next sweep does.
+        pass(&mut world, Duration::from_secs(150));
+        let tree = world.server.memory.tree();
+        assert_eq!(tree, world.files.borrow().tree(), "{since}");
+        for at in ["both", "changed", "new", "saved"] {
+            assert!(tree.contains_key(&path(at)), "{since}: {at}");
+        }
+        let kept = |text: &[u8]| {
+            let has = |entry: &shared::tree::Entry| entry.hash == Hash::of(text);
+            tree.values().any(has) || world.server.memory.versions.iter().any(|kept| has(&kept.entry))
+        };
+        assert!(kept(b"now") && kept(b"the pod's") && kept(b"the page's"), "{since}");
+    }
+}

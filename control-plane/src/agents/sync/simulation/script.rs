@@ -284,7 +284,16 @@ fn program(world: &mut World, plan: &Plan) {
 
 /// What happens to machines and networks, and loses nothing.
 fn fault(world: &mut World, plan: &Plan) {
-    match world.rng.random_range(0..19) {
+    match world.rng.random_range(0..21) {
+        19 => {
+            world.count("agents' own folders unwritable");
+            let mut files = world.files.borrow_mut();
+            files.stage_fails = !files.stage_fails;
+        }
+        20 => {
+            world.count("agents' own folders emptied");
+            world.files.borrow_mut().empty_stage();
+        }
         0..4 => {
             world.count("links cut");
             world.cut();
@@ -443,6 +452,7 @@ pub fn heal(world: &mut World) {
     {
         let mut files = world.files.borrow_mut();
         files.full = false;
+        files.stage_fails = false;
         files.races = 0;
         for path in files.unreadable.clone() {
             files.becomes_readable(&path);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use shared::id::{BatchId, ItemId, LinkEpoch, Revision};
 use shared::link::Failure;
 use shared::link::sync::{
-    Assembled, Assembly, Begin, FromAgent, FromControlPlane, Hello, OpResult, Problem, State, Whole,
+    Assembled, Assembly, Begin, FromAgent, FromControlPlane, Hello, OpResult, Problem, Standing, State, Whole,
 };
 use shared::path::WorkspacePath;
 use shared::tree::{Hash, Kind, digest};
@@ -75,6 +75,10 @@ pub struct Server {
     pub acknowledged: Vec<Hash>,
     /// Batches of agents that were committed.
     pub batches: u64,
+    /// Bases that were checked.
+    pub checks: u64,
+    /// Whether the database was put back to an earlier state: else no base is another than it agreed on.
+    pub put_back: bool,
     streams: BTreeMap<LinkEpoch, Stream>,
 }
 
@@ -174,6 +178,16 @@ impl Server {
             FromAgent::Problems { problems, .. } => {
                 self.problems = problems;
                 Ok(Vec::new())
+            }
+            FromAgent::Check { rev, digest } => {
+                let other = self.holds_other(rev, digest);
+                assert!(self.put_back || !other, "the base at {rev} is not what the database holds");
+                self.checks += 1;
+                if other {
+                    Err(format!("the base is not what the database holds at {rev}"))
+                } else {
+                    Ok(Vec::new())
+                }
             }
             FromAgent::State(state) => {
                 self.held &= state == State::Held;
@@ -284,10 +298,15 @@ impl Server {
         }
         match stream.due {
             Due::Welcome => {
-                let full = self.judge(&stream.hello);
+                let base = self.judge(&stream.hello);
                 let bare = stream.hello.base_rev != Revision::ZERO;
-                stream.due = if full { Due::All { bare } } else { Due::Changes };
-                return vec![FromControlPlane::Welcome { rev: self.memory.rev, full }];
+                assert!(
+                    self.put_back || base != Standing::Foreign,
+                    "the base at {} is none that was agreed on",
+                    stream.hello.base_rev
+                );
+                stream.due = if base == Standing::Current { Due::Changes } else { Due::All { bare } };
+                return vec![FromControlPlane::Welcome { rev: self.memory.rev, base }];
             }
             Due::All { bare } => {
                 let snapshot = self.memory.snapshot();
@@ -318,18 +337,23 @@ impl Server {
     }
 
     /// Whether an agent's base is of no use.
-    fn judge(&mut self, hello: &Hello) -> bool {
+    fn judge(&mut self, hello: &Hello) -> Standing {
         let other_volume = self.memory.see_volume(hello.volume);
         let (rev, base) = (self.memory.rev, hello.base_rev);
         if base == Revision::ZERO {
-            rev > base
-        } else if base > rev || other_volume {
-            true
-        } else if base == rev {
-            digest(&self.memory.tree()) != hello.base_digest
+            if rev > base { Standing::Outdated } else { Standing::Current }
+        } else if base > rev || self.holds_other(base, hello.base_digest) {
+            Standing::Foreign
+        } else if other_volume || self.memory.changes_since(base).is_none() {
+            Standing::Outdated
         } else {
-            self.memory.changes_since(base).is_none()
+            Standing::Current
         }
+    }
+
+    /// Whether it is at a revision and holds something else there than a digest tells.
+    fn holds_other(&self, rev: Revision, told: Hash) -> bool {
+        self.memory.rev == rev && digest(&self.memory.tree()) != told
     }
 
     fn encoded(
@@ -350,7 +374,7 @@ impl Server {
 }
 
 fn head(base_rev: Revision, target_rev: Revision, full: bool, last: bool) -> Begin {
-    Begin { batch: BatchId::random(), base_rev, target_rev, items: 0, bytes: 0, full, last }
+    Begin { batch: BatchId::random(), base_rev, target_rev, items: 0, bytes: 0, removal: None, full, last }
 }
 
 fn pushing(

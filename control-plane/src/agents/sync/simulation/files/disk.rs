@@ -205,7 +205,7 @@ impl Disk for SimDisk {
         self.0.borrow().body(path) == Some(&Body::Dir)
     }
 
-    fn list(&self, folder: Option<&WorkspacePath>) -> Vec<Listed> {
+    fn list(&self, folder: Option<&WorkspacePath>) -> io::Result<Vec<Listed>> {
         let mut files = self.0.borrow_mut();
         let inside = files.nodes.iter().filter(|(path, _)| path.parent().as_ref() == folder);
         let mut listed: Vec<_> = inside
@@ -214,7 +214,7 @@ impl Disk for SimDisk {
         // In any order.
         let turn = files.rng.random_range(0..=listed.len());
         listed.rotate_left(turn);
-        listed
+        Ok(listed)
     }
 
     fn read(&self, path: &WorkspacePath, kind: Kind) -> io::Result<Box<dyn Read + '_>> {
@@ -238,6 +238,9 @@ impl Disk for SimDisk {
         let mut files = self.0.borrow_mut();
         if files.full {
             return Err(io::ErrorKind::StorageFull.into());
+        }
+        if files.stage_fails {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
         files.stage.insert(hash, Bytes::copy_from_slice(bytes));
         Ok(())
