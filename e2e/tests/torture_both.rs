@@ -1,7 +1,7 @@
 //! Programs and an editor at work in one session at once.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use e2e::oracle::{Tree, assert_equal, assert_no_conflict, settle};
+use e2e::oracle::{Tree, assert_equal, assert_no_conflict, settle, sha256};
 use e2e::{Server, Session};
 use serde_json::json;
 
@@ -67,4 +67,8 @@ async fn a_reader_in_the_session_never_sees_a_torn_or_missing_file() {
     };
     let (ran, ()) = tokio::join!(reader, writer);
     assert_eq!(ran.out(), "0 True\n", "{}", String::from_utf8_lossy(&ran.stderr));
+    let tree = equal_soon(&server, &session, 1).await;
+    let last = sha256("n".repeat(20_000).as_bytes());
+    assert_eq!(tree["page.html"], format!("file 644 {last}"), "the last save stands on both sides");
+    assert_no_conflict(&session).await;
 }
