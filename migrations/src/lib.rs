@@ -12,6 +12,7 @@ mod m0004_agents;
 mod m0005_parts;
 mod m0006_variables_and_times;
 mod m0007_pods;
+mod m0008_removals;
 mod step;
 
 pub use sea_orm_migration::MigratorTrait;
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_parts::STEP),
             Box::new(m0006_variables_and_times::STEP),
             Box::new(m0007_pods::STEP),
+            Box::new(m0008_removals::STEP),
         ]
     }
 }

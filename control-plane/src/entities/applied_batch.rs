@@ -18,6 +18,8 @@ pub struct Model {
     pub results: Vec<u8>,
     /// When.
     pub at: i64,
+    /// With which batch the removal began that this one tells, or goes on with: perhaps its own.
+    pub removal: Option<Uuid>,
 }
 
 /// None: rows are joined by hand where they are.

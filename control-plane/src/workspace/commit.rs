@@ -191,6 +191,15 @@ pub(super) const REPLACE_ITEM: &str = "ON CONFLICT (session_uuid, full_path) DO 
     size = excluded.size, hash = excluded.hash, rev = excluded.rev,
     deleted_rev = excluded.deleted_rev, moved_to = excluded.moved_to";
 
+/// A batch of a pod's, as it is noted with the answer that it got.
+pub(super) struct Applied {
+    pub(super) batch: BatchId,
+    /// With which batch the removal began that it goes on with, or itself.
+    pub(super) removal: BatchId,
+    /// Its answer, encoded.
+    pub(super) results: Vec<u8>,
+}
+
 /// Writes the differences, the contents that come with them, and the answer to a batch of the pod.
 pub(super) async fn write(
     tx: &DatabaseTransaction,
@@ -198,7 +207,7 @@ pub(super) async fn write(
     differences: &Differences,
     author: &Author,
     contents: &[Blob],
-    answer: Option<(BatchId, Vec<u8>)>,
+    applied: Option<Applied>,
 ) -> Result<()> {
     let mut all = Vec::new();
     if !contents.is_empty() {
@@ -206,12 +215,13 @@ pub(super) async fn write(
     }
     all.push(item_rows(locked, &differences.rows));
     all.push(version_rows(locked, &differences.versions, author));
-    if let Some((batch, results)) = answer {
+    if let Some(Applied { batch, removal, results }) = applied {
         all.push(
             Rows::into_table("applied_batches", "")
                 .same("session_uuid", "uuid", locked.session.0)
                 .same("rev", "bigint", locked.rev.0 as i64)
                 .same("at", "bigint", now_ms())
+                .same("removal", "uuid", removal.0)
                 .column("batch_id", Column::Id(vec![batch.0]))
                 .column("results", Column::Bytes(vec![results])),
         );

@@ -138,8 +138,33 @@ impl Store {
         };
         let mut scopes = vec![path.clone()];
         scopes.extend(self.other_ends_of_moves(session, path, newest).await?);
-        let to = Revision(newest as u64 - 1);
-        self.restore_scopes(session, Some(scopes), to, author).await
+        let before = self.before_removal(session, path, newest).await?.unwrap_or(newest - 1);
+        self.restore_scopes(session, Some(scopes), Revision(before as u64), author).await
+    }
+
+    /// If revision `newest` only took away something at `path` or below, as part of a removal that came in several
+    /// batches: the revision before the first of them, or the last one until then that did something else there.
+    async fn before_removal(
+        &self,
+        session: SessionId,
+        path: &WorkspacePath,
+        newest: i64,
+    ) -> Result<Option<i64>> {
+        let db = self.database.reader();
+        let (low, high) = super::commit::below(path);
+        let text = "SELECT
+                (SELECT min(b.rev) FROM applied_batches b JOIN applied_batches n
+                    ON n.session_uuid = b.session_uuid AND n.removal = b.removal
+                    WHERE b.session_uuid = $1 AND n.rev = $5) AS first,
+                (SELECT max(v.rev) FROM item_versions v
+                    WHERE v.session_uuid = $1 AND v.rev <= $5 AND v.op NOT IN ('delete', 'loser')
+                          AND (v.path = $2 OR (v.path >= $3 AND v.path < $4))) AS other";
+        let values = [session.0.into(), path.as_str().into(), low.into(), high.into(), newest.into()];
+        let row = Sql::of(db.get_database_backend(), text, values).one(db).await?;
+        let Some(row) = row else { return Ok(None) };
+        let first = row.try_get::<Option<i64>>("", "first")?;
+        let other = row.try_get::<Option<i64>>("", "other")?.unwrap_or(0);
+        Ok(first.filter(|_| other < newest).map(|first| other.max(first - 1)))
     }
 
     /// For the moves of revision `rev` that start or end at `path`: where they end or start.

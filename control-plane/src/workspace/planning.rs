@@ -316,8 +316,14 @@ impl Sides {
             return;
         }
         let epoch = self.memory.epoch;
-        let batch =
-            PodBatch { id: BatchId::random(), epoch, base_rev: self.base_rev, ops: ops.clone(), contents };
+        let batch = PodBatch {
+            id: BatchId::random(),
+            epoch,
+            base_rev: self.base_rev,
+            removal: None,
+            ops: ops.clone(),
+            contents,
+        };
         let committed = self.memory.commit_pod_batch(batch).unwrap();
         for (op, result) in ops.iter().zip(committed.results) {
             let sent = match op {

@@ -1,7 +1,7 @@
 //! Committing a batch from the pod.
 
 use super::blobs::{self, Blob};
-use super::commit::{Locked, Needs, load, write};
+use super::commit::{Applied, Locked, Needs, load, write};
 use super::draft::Draft;
 use super::merge::MERGE_BYTES;
 use super::pod::{Resolver, texts_needed};
@@ -33,7 +33,7 @@ impl Store {
         if bytes > limits.batch_bytes.max(limits.file_bytes) {
             return Err(Error::BatchTooLarge { limit: limits.batch_bytes, unit: "bytes" });
         }
-        let PodBatch { id, epoch, base_rev, ops, contents } = batch;
+        let PodBatch { id, epoch, base_rev, removal, ops, contents } = batch;
         let blobs = blobs::encode_all(contents.into_values().collect()).await?;
         let brought: HashMap<Hash, u64> = blobs.iter().map(|blob| (blob.hash, blob.size)).collect();
         // Encoded blobs stay at hand: merges need some of their bytes.
@@ -73,8 +73,9 @@ impl Store {
                     contents.extend(merged.into_iter().map(Blob::encode));
                     contents.sort_by_key(|blob| blob.hash);
                     contents.dedup_by_key(|blob| blob.hash);
-                    let stored = encode(&results)?;
-                    write(tx, locked, &differences, &author, &contents, Some((id, stored))).await?;
+                    let applied =
+                        Applied { batch: id, removal: removal.unwrap_or(id), results: encode(&results)? };
+                    write(tx, locked, &differences, &author, &contents, Some(applied)).await?;
                     let fate = Fate::of(&ops, &results, &brought, stored_before.then_some(upload));
                     fate.note(tx, locked).await?;
                     let answer = Committed { batch: id, rev: locked.rev, results };

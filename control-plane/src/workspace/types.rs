@@ -175,6 +175,8 @@ pub struct PodBatch {
     pub epoch: LinkEpoch,
     /// The revision of the agent's base.
     pub base_rev: Revision,
+    /// With which batch the removal began that this one goes on with: they are undone together.
+    pub removal: Option<BatchId>,
     /// What was done, in the manifest's order; the answers keep it.
     pub ops: Vec<PodOp>,
     /// Contents by hash. One that is stored for the same owner may be missing.

@@ -2,10 +2,11 @@
 
 use crate::harness::{Fixture, author, code, delete, path, rename, write};
 use crate::on_each_database;
+use crate::pod::{Pod, file};
 use control_plane::entities::blob;
-use control_plane::workspace::{HistoryQuery, Origin, Version, VersionOp};
+use control_plane::workspace::{HistoryQuery, Origin, PodBatch, Version, VersionOp};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
-use shared::id::Revision;
+use shared::id::{BatchId, Revision};
 use shared::tree::Hash;
 
 async fn history(it: &Fixture, at: Option<&str>) -> Vec<Version> {
@@ -163,4 +164,48 @@ on_each_database!(what_the_sweep_took_meanwhile_is_not_brought_back_and_changes_
     assert_eq!((it.rev().await, it.read("b").await.unwrap().as_str()), (3, "two"));
     restore(&it, Some("b"), 2).await;
     assert_eq!(it.read("b").await.unwrap(), "kept");
+});
+
+on_each_database!(a_tree_whose_removal_took_several_batches_is_brought_back_whole, |it| {
+    let files = |from: u32, to: u32| (from..to).map(|n| format!("dir/{n}"));
+    let mut pod = Pod::linked(&it).await;
+    for at in files(0, 6).chain(["dir/kept".to_owned(), "other".to_owned()]) {
+        pod = pod.put(&at, &at, None);
+    }
+    pod.send().await;
+    let before = it.files().await;
+
+    // The folder goes two files at a time. Meanwhile other things happen, there and elsewhere.
+    let batch = |pod: &Pod, first: Option<BatchId>| PodBatch { removal: first, ..pod.batch() };
+    let mut first = None;
+    for n in [0, 2, 4] {
+        let mut pod = Pod::linked(&it).await;
+        for at in files(n, n + 2) {
+            pod = pod.delete(&at, file(&at));
+        }
+        let batch = batch(&pod, first);
+        first = first.or(Some(batch.id));
+        it.store.commit_pod_batch(it.session, batch).await.unwrap();
+        it.save("elsewhere", &n.to_string()).await;
+    }
+    let pod = Pod::linked(&it).await.delete("dir/kept", file("dir/kept"));
+    it.store.commit_pod_batch(it.session, batch(&pod, first)).await.unwrap();
+    assert_eq!(it.files().await.len(), 2);
+
+    it.store.undo(it.session, &path("dir"), &author()).await.unwrap();
+    let mut expected = before.clone();
+    expected.insert("elsewhere".to_owned(), Hash::of(b"4"));
+    assert_eq!(it.files().await, expected);
+    it.store.undo(it.session, &path("dir"), &author()).await.unwrap();
+    assert_eq!(it.files().await.len(), 2, "undone twice, it stands again");
+
+    // What was changed in between is not undone with it.
+    it.store.undo(it.session, &path("dir"), &author()).await.unwrap();
+    let gone = Pod::linked(&it).await.delete("dir/0", file("dir/0")).batch();
+    it.store.commit_pod_batch(it.session, gone.clone()).await.unwrap();
+    it.save("dir/0", "anew").await;
+    let again = Pod::linked(&it).await.delete("dir/0", file("anew"));
+    it.store.commit_pod_batch(it.session, batch(&again, Some(gone.id))).await.unwrap();
+    it.store.undo(it.session, &path("dir/0"), &author()).await.unwrap();
+    assert_eq!(it.read("dir/0").await.unwrap(), "anew");
 });

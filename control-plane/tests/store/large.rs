@@ -80,6 +80,7 @@ impl Fixture {
             id: BatchId::random(),
             epoch: link,
             base_rev: Revision::ZERO,
+            removal: None,
             ops: vec![PodOp::Put { path: path(at), entry, pre: None }],
             contents: HashMap::new(),
         };
@@ -276,7 +277,7 @@ on_each_database!(a_pod_whose_changes_are_all_refused_fills_the_database_no_furt
         let ops = vec![PodOp::Put { path: path(&format!("n{seed}")), entry, pre: None }];
         let contents = HashMap::from([(entry.hash, Bytes::from(content))]);
         let (id, base_rev) = (BatchId::random(), Revision::ZERO);
-        let batch = PodBatch { id, epoch: link, base_rev, ops, contents };
+        let batch = PodBatch { id, epoch: link, base_rev, removal: None, ops, contents };
         it.store.commit_pod_batch(it.session, batch).await
     };
     for seed in 0..8 {

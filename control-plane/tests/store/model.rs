@@ -188,7 +188,7 @@ impl World {
                     pod.values().flatten().map(|t| (Hash::of(t.as_bytes()), t.clone().into())).collect();
                 let ops = difference(&self.base, &pod);
                 let (id, base_rev) = (BatchId::random(), Revision::ZERO);
-                let batch = PodBatch { id, epoch: self.epoch, base_rev, ops, contents };
+                let batch = PodBatch { id, epoch: self.epoch, base_rev, removal: None, ops, contents };
                 let done = self.it.store.commit_pod_batch(self.it.session, batch.clone()).await.unwrap();
                 let refused =
                     done.results.iter().any(|r| matches!(r, shared::link::sync::OpResult::Refused(_)));

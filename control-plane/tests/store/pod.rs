@@ -53,6 +53,7 @@ impl Pod {
             id: BatchId::random(),
             epoch: self.epoch,
             base_rev: self.base_rev,
+            removal: None,
             ops: self.ops.clone(),
             contents: self.contents.iter().map(|bytes| (Hash::of(bytes), bytes.clone())).collect(),
         }

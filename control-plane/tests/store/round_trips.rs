@@ -28,8 +28,14 @@ impl Fixture {
     async fn pod_batch(&self, ops: Vec<PodOp>, contents: HashMap<Hash, Bytes>) -> Vec<OpResult> {
         let row = "r";
         let epoch = self.store.link_up(self.session, row, row, InstanceId::random(), 60_000).await.unwrap();
-        let batch =
-            PodBatch { id: BatchId::random(), epoch, base_rev: Revision(u64::MAX >> 1), ops, contents };
+        let batch = PodBatch {
+            id: BatchId::random(),
+            epoch,
+            base_rev: Revision(u64::MAX >> 1),
+            removal: None,
+            ops,
+            contents,
+        };
         self.store.commit_pod_batch(self.session, batch).await.unwrap().results
     }
 }

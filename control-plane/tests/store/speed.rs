@@ -53,6 +53,7 @@ on_each_database!(
                 id: BatchId::random(),
                 epoch: link,
                 base_rev: Revision::ZERO,
+                removal: None,
                 ops: vec![op],
                 contents: [(entry.hash, bytes)].into(),
             };

@@ -74,6 +74,31 @@ async fn three_thousand_files_at_once_are_all_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_batches_of_one_removal_name_the_first_of_them() {
+    let (folder, mut database) = (Folder::new(), Database::default());
+    for n in 0..3_000 {
+        folder.write(&format!("tree/{}/{n}", n % 10), "");
+    }
+    folder.write("tree of its own", "");
+    let sync = folder.start();
+    let mut link = Link::up(&sync, 1).await;
+    link.welcome(&database).await;
+    link.until(&mut database, "all files", |d| d.tree.len() == 3_012).await;
+    std::fs::remove_dir_all(folder.app("tree")).unwrap();
+    link.until(&mut database, "the tree goes", |d| d.tree.len() == 1).await;
+    let (first, on) = database.removals[0];
+    assert_eq!(on, None);
+    assert!(database.removals.len() >= 3, "{:?}", database.removals);
+    assert!(database.removals[1..].iter().all(|(_, on)| *on == Some(first)), "{:?}", database.removals);
+    // Another one, a while later.
+    let sent = database.removals.len();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    std::fs::remove_file(folder.app("tree of its own")).unwrap();
+    link.until(&mut database, "the other goes", |d| d.tree.is_empty()).await;
+    assert_eq!(database.removals[sent].1, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_new_folders_with_an_empty_file_each_go_at_once() {
     let (folder, mut database) = (Folder::new(), Database::default());
     for n in 0..300 {

@@ -37,7 +37,7 @@ pub(super) async fn commit(
         Assembled::Whole(whole) => whole,
         Assembled::TooLarge(batch) => return answer(too_large(batch)),
     };
-    let (batch, base_rev) = (whole.begin.batch, whole.begin.base_rev);
+    let (batch, base_rev, removal) = (whole.begin.batch, whole.begin.base_rev, whole.begin.removal);
     let refuse = |failure, retry| FromControlPlane::Refused { batch, failure, retry };
     let place = if whole.begin.bytes > LARGE_BYTES { LARGE.acquire().await.ok() } else { None };
     let limits = context.agents.0.settings.limits;
@@ -50,8 +50,14 @@ pub(super) async fn commit(
         }
     };
     let done: Vec<_> = decoded.ops.iter().map(Own::of).collect();
-    let pod_batch =
-        PodBatch { id: batch, epoch: context.epoch, base_rev, ops: decoded.ops, contents: decoded.contents };
+    let pod_batch = PodBatch {
+        id: batch,
+        epoch: context.epoch,
+        base_rev,
+        removal,
+        ops: decoded.ops,
+        contents: decoded.contents,
+    };
     let mut ledger = ledger.lock().await;
     // As long as it takes, which the database's own limits bound: given up, it might still be committed.
     let outcome = context.agents.0.store.commit_pod_batch(context.session, pod_batch).await;

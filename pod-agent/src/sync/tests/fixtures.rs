@@ -78,6 +78,8 @@ pub(super) struct Database {
     pub(super) renamed: Vec<(String, String)>,
     /// Contents that the agent asked for.
     pub(super) needed: Vec<Hash>,
+    /// The batches that told something as gone, each with the one that it went on with.
+    pub(super) removals: Vec<(BatchId, Option<BatchId>)>,
     pub(super) visible: u64,
     pub(super) settled: u64,
     pub(super) held: u64,
@@ -271,7 +273,11 @@ impl Link {
             contents.insert(hash, bytes);
             Ok(())
         });
-        let committed = database.commit(whole.begin.batch, ops.unwrap());
+        let ops = ops.unwrap();
+        if ops.iter().any(|op| matches!(op, Op::Delete { .. })) {
+            database.removals.push((whole.begin.batch, whole.begin.removal));
+        }
+        let committed = database.commit(whole.begin.batch, ops);
         self.say(FromControlPlane::Committed(committed)).await;
     }
 }

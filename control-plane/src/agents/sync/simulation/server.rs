@@ -231,6 +231,7 @@ impl Server {
             id: batch,
             epoch,
             base_rev: whole.begin.base_rev,
+            removal: whole.begin.removal,
             ops: decoded.ops,
             contents: decoded.contents,
         };
