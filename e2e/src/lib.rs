@@ -11,6 +11,7 @@
 //! | `events.rs` | the socket that tells of changes |
 //! | `oracle.rs` | whether a session's folder and the database hold the same, by an independent look |
 //! | `processes.rs` | what the machine says of processes: memory, descriptors, who is left |
+//! | `machine.rs` | kernels and file systems that refuse what this one does |
 //! | `noise.rs` | bytes that no compressor makes smaller |
 //! | `wait.rs` | conditions with a deadline, in the place of sleeps |
 //!
@@ -20,6 +21,7 @@
 pub mod api;
 pub mod cluster;
 pub mod events;
+pub mod machine;
 mod noise;
 pub mod oracle;
 pub mod processes;
@@ -34,3 +36,9 @@ pub use noise::noise;
 pub use server::{Options, Server};
 pub use terminal::{Frame, Viewer};
 pub use wait::{eventually, until};
+
+/// Says that a test has not tried what it is for, and why.
+#[expect(clippy::print_stderr, reason = "who runs the tests should know")]
+pub fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}

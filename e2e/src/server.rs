@@ -1,6 +1,7 @@
 //! A server as a process, with a data folder of its own; nothing is left when it is dropped.
 
 use crate::api::{Api, Session};
+use crate::machine::{self, Kernel};
 use crate::processes::{self, Process};
 use crate::wait::{eventually, until};
 use rustix::process::Signal;
@@ -31,6 +32,11 @@ pub struct Options {
     /// Mounts a memory file system of so many bytes where sessions' folders are. No other process sees it, and it
     /// goes with the last one in it: see [`Server::seen_app`].
     pub sessions_bytes: Option<u64>,
+    /// Mounts a file system where sessions' folders are that has room for more, but in which so many bytes may be
+    /// written: see [`crate::machine::lacks_quotas`]. As with [`Options::sessions_bytes`], no other process sees it.
+    pub sessions_quota: Option<u64>,
+    /// What the kernel answers to calls that older ones, and some file systems, don't know.
+    pub kernel: Kernel,
     /// Takes away the rights that root has over others' files, if root runs the test: a file's mode counts.
     pub ordinary: bool,
     /// How many inotify watches server and agents may have together.
@@ -299,13 +305,14 @@ impl Options {
             [ -z "$1" ] || mount -t tmpfs -o "size=$1,mode=700" tmpfs "$2"
             [ -z "$3" ] || echo "$3" > /proc/sys/user/max_inotify_watches
             [ -z "$4" ] || echo "$4" > /proc/sys/user/max_inotify_instances
-            shift 4; exec "$@""#;
+            [ -z "$5" ] || sh -c "$6" sh "$2" "$5"
+            shift 6; exec "$@""#;
         let mut flags = Vec::new();
         let limited = self.watches.is_some() || self.watchers.is_some();
         if limited || self.sessions_bytes.is_some() && !rustix::process::getuid().is_root() {
             flags.push("-rU");
         }
-        if self.sessions_bytes.is_some() {
+        if self.sessions_bytes.is_some() || self.sessions_quota.is_some() {
             std::fs::create_dir_all(sessions).expect("a folder");
             flags.push("-m");
         }
@@ -313,15 +320,18 @@ impl Options {
         // Another user in a namespace's eyes has none of root's rights, and owns the same files.
         let ordinary: &[&str] =
             if self.ordinary { &["unshare", "-U", "--map-user=1000", "--map-group=1000"] } else { &[] };
+        let without = self.kernel.without();
+        let before: Vec<&str> = ordinary.iter().copied().chain(without.iter().map(String::as_str)).collect();
         if flags.is_empty() {
-            let mut words = ordinary.iter().map(AsRef::as_ref).chain([program.as_os_str()]);
+            let mut words = before.iter().map(AsRef::as_ref).chain([program.as_os_str()]);
             let mut command = Command::new(words.next().unwrap_or_default());
             command.args(words);
             return command;
         }
         let mut command = Command::new("unshare");
         command.args(flags).args(["sh", "-c", script, "sh"]).arg(number(self.sessions_bytes)).arg(sessions);
-        command.args([number(self.watches), number(self.watchers)]).args(ordinary).arg(program);
+        command.args([number(self.watches), number(self.watchers), number(self.sessions_quota)]);
+        command.arg(machine::QUOTA).args(before).arg(program);
         command
     }
 }

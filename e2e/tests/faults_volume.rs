@@ -33,13 +33,32 @@ async fn in_step(session: &Session) {
 
 #[tokio::test]
 async fn a_full_folder_keeps_the_save_tells_it_and_heals() {
-    let server = Server::with(Options { sessions_bytes: Some(24 << 20), ..Options::default() }).await;
+    let options = Options { sessions_bytes: Some(24 << 20), ..Options::default() };
+    keeps_tells_and_heals(options, "No space left on device").await;
+}
+
+#[tokio::test]
+async fn a_quota_that_is_used_up_though_the_volume_has_room_is_as_a_full_folder() {
+    if let Some(why) = e2e::machine::lacks_quotas() {
+        e2e::skipped(&format!("no quota can be set here: {why}"));
+        return;
+    }
+    let options = Options { sessions_quota: Some(24 << 20), ..Options::default() };
+    keeps_tells_and_heals(options, "Disk quota exceeded").await;
+}
+
+/// A session whose folder takes no more, as programs there are told by `refusal`.
+async fn keeps_tells_and_heals(options: Options, refusal: &str) {
+    let server = Server::with(options).await;
     let session = server.session("full").await;
     let mut events = e2e::events::Events::of(&session).await;
-    session.save("before.txt", "fits\n").await;
-    let fill = "cat /dev/zero > .cache-filler 2>/dev/null; mkdir -p .cache; mv .cache-filler .cache/filler; cat /dev/zero >> .cache/filler; df --output=avail . | tail -1";
+    let rev = session.save("before.txt", "fits\n").await;
+    session.exec("cat before.txt", json!({"after_rev": rev})).await;
+    // Until not even a few bytes fit.
+    let fill = "mkdir .cache; for size in 1M 4k 64; do dd if=/dev/zero bs=$size >> .cache/filler; done";
     let ran = session.exec(fill, json!({})).await;
-    assert!(ran.out().trim().parse::<u64>().is_ok_and(|left| left < 64), "{}", ran.out());
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(said.matches(refusal).count(), 3, "{said}");
 
     let text = vec![b'x'; 300_000];
     session.save("saved.txt", text.clone()).await;

@@ -5,7 +5,8 @@ use super::disk::Applied;
 use super::root::Root;
 use super::stage::Stage;
 use rustix::fs::{
-    AtFlags, Mode, OFlags, RenameFlags, fchmod, fstat, mkdirat, openat, renameat, renameat_with, unlinkat,
+    AtFlags, Mode, OFlags, RenameFlags, fchmod, fstat, linkat, mkdirat, openat, renameat, renameat_with,
+    unlinkat,
 };
 use rustix::io::Errno;
 use shared::path::WorkspacePath;
@@ -82,7 +83,11 @@ fn try_apply(
                     return Err(Applied::Changed);
                 }
                 Err(Errno::INVAL | Errno::NOSYS) => {
-                    renameat(stage.fd(), &fresh, &folder, name).map_err(failed)?;
+                    let replaced = replace(stage, &fresh, &folder, name, old);
+                    if replaced.is_err() {
+                        stage.discard(&fresh);
+                    }
+                    return replaced;
                 }
                 Err(why) => {
                     stage.discard(&fresh);
@@ -115,10 +120,36 @@ fn try_apply(
     }
 }
 
+/// Replaces a file where kernel or file system know no exchange. The old one has a second name in the stage meanwhile:
+/// what was written to it since the look is found, and stays or goes back.
+///
+/// What this cannot save is another file that a program renames to that name in the microseconds before ours; and where
+/// there are no second names either, anything that comes between the look and the rename.
+fn replace(stage: &mut Stage, fresh: &str, folder: &OwnedFd, name: &str, old: &Entry) -> Result<(), Applied> {
+    let kept = stage.name();
+    match linkat(folder, name, stage.fd(), &kept, AtFlags::empty()) {
+        Ok(()) => {}
+        Err(Errno::NOENT) => return Err(Applied::Changed),
+        Err(_) => return renameat(stage.fd(), fresh, folder, name).map_err(failed),
+    }
+    let replaced = if stage.holds(&kept, old) {
+        renameat(stage.fd(), fresh, folder, name).map_err(failed)
+    } else {
+        Err(Applied::Changed)
+    };
+    if replaced.is_ok() && !stage.holds(&kept, old) {
+        renameat(stage.fd(), &kept, folder, name).map_err(failed)?;
+        return Err(Applied::Changed);
+    }
+    stage.discard(&kept);
+    replaced
+}
+
 /// Moves a file out of the workspace and ends it, if it is what it should be; else puts it back.
 fn take_out(stage: &mut Stage, folder: &OwnedFd, name: &str, old: &Entry) -> Result<(), Applied> {
     let out = stage.name();
-    match place(folder, name, stage.fd(), &out) {
+    // Its name in the stage is nobody else's.
+    match renameat(folder, name, stage.fd(), &out) {
         Ok(()) => {}
         Err(Errno::NOENT) => return Ok(()),
         Err(why) => return Err(failed(why)),
@@ -135,11 +166,18 @@ fn take_out(stage: &mut Stage, folder: &OwnedFd, name: &str, old: &Entry) -> Res
     Err(Applied::Changed)
 }
 
-/// Renames where nothing may be replaced.
-fn place(from: impl AsFd, name: &str, to: &OwnedFd, new_name: &str) -> Result<(), Errno> {
-    match renameat_with(&from, name, to, new_name, RenameFlags::NOREPLACE) {
-        Err(Errno::INVAL | Errno::NOSYS) => renameat(&from, name, to, new_name),
-        done => done,
+/// Renames from the stage to where nothing may be replaced.
+fn place(stage: impl AsFd, name: &str, to: &OwnedFd, new_name: &str) -> Result<(), Errno> {
+    match renameat_with(&stage, name, to, new_name, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS) => {}
+        done => return done,
+    }
+    // A second name replaces nothing either. Folders get none, but a rename of one replaces an empty one alone; what
+    // remains are file systems without second names.
+    match linkat(&stage, name, to, new_name, AtFlags::empty()) {
+        Ok(()) => unlinkat(&stage, name, AtFlags::empty()),
+        Err(why @ (Errno::EXIST | Errno::NOENT)) => Err(why),
+        Err(_) => renameat(&stage, name, to, new_name),
     }
 }
 

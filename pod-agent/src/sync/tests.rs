@@ -1,6 +1,7 @@
 //! The engine on a real folder with real inotify, against a small database that speaks the real protocol.
 
 mod fixtures;
+mod kernels;
 mod large;
 mod stage;
 mod stored;

@@ -47,9 +47,13 @@ impl Folder {
         self.dir.path().join("app").join(path)
     }
 
-    pub(super) fn start(&self) -> Sync {
+    pub(super) fn settings(&self) -> SyncSettings {
         let (workspace, state) = (self.app(""), self.dir.path().join(".berth"));
-        Sync::start(SyncSettings { workspace, state, volume: self.volume, sweep: PATIENCE }).unwrap()
+        SyncSettings { workspace, state, volume: self.volume, sweep: PATIENCE }
+    }
+
+    pub(super) fn start(&self) -> Sync {
+        Sync::start(self.settings()).unwrap()
     }
 
     pub(super) fn write(&self, path: &str, text: &str) {

@@ -1,7 +1,6 @@
 //! The base's file, beside which the workspace's user may put anything.
 
 use super::fixtures::{Database, Folder, Link, PATIENCE};
-use crate::sync::SyncSettings;
 use crate::sync::disk::Disk;
 use crate::sync::local::LocalDisk;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -15,9 +14,7 @@ fn state(folder: &Folder) -> PathBuf {
 }
 
 fn disk(folder: &Folder) -> LocalDisk {
-    let (workspace, state) = (folder.app(""), state(folder));
-    let settings = SyncSettings { workspace, state, volume: folder.volume, sweep: PATIENCE };
-    LocalDisk::open(&settings, || {}).unwrap()
+    LocalDisk::open(&folder.settings(), || {}).unwrap()
 }
 
 /// Makes a FIFO.
