@@ -5,7 +5,7 @@ use e2e::oracle::{assert_equal, assert_no_conflict, in_database, problem, settle
 use e2e::{Options, Server, eventually};
 use serde_json::json;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -139,6 +139,118 @@ async fn times_that_lie_hide_no_change() {
     for n in 4..7 {
         assert_eq!(session.read(&format!("f{n}")).await.unwrap(), "apart\n");
     }
+    assert_no_conflict(&session).await;
+}
+
+#[tokio::test]
+async fn programs_that_keep_times_and_sizes_hide_no_change() {
+    let server = Server::start().await;
+    let session = server.session("kept-times").await;
+    let app = server.app(&session);
+    // As long and as old as what they replace: an hour older by the clock than the files were when they were read, as
+    // after a clock that was set back. `like` keeps the time.
+    let files = "f1 f2 f3 f4 f5 f6";
+    session
+        .sh(&format!(
+            "touch -d '1 hour ago' ../like; mkdir ../from
+            for f in {files}; do echo first > $f; touch -r ../like $f; done; sleep 0.05"
+        ))
+        .await;
+    assert_equal(&session, &app, &[], 6).await;
+    for (round, text) in ["other", "third", "again"].into_iter().enumerate() {
+        let replace = format!(
+            "set -e
+            for f in {files}; do echo {text} > ../from/$f; touch -r ../like ../from/$f; done
+            cp -p ../from/f1 f1
+            rsync -a --ignore-times ../from/f2 f2
+            rsync -a --inplace --ignore-times ../from/f3 f3
+            tar c -C ../from f4 | tar x
+            mv ../from/f5 f5
+            echo {text} > f6; touch -r ../like f6"
+        );
+        if round == 1 {
+            // While nobody looks, only the inode and its own time tell.
+            session.stop().await;
+            let ran = Command::new("sh").args(["-c", &replace]).current_dir(&app).status();
+            assert!(ran.unwrap().success());
+            session.start().await;
+        } else {
+            session.sh(&replace).await;
+        }
+        let tree = assert_equal(&session, &app, &[], 6).await;
+        let sum = e2e::oracle::sha256(format!("{text}\n").as_bytes());
+        assert!(tree.values().all(|what| what.ends_with(&sum)), "{text}: {tree:#?}");
+    }
+    assert_no_conflict(&session).await;
+}
+
+/// What nobody may change, not even root, until this is dropped.
+struct Immutable(PathBuf);
+
+impl Immutable {
+    /// Or why it cannot be.
+    fn make(at: &Path) -> Result<Self, String> {
+        let ran = Command::new("chattr").arg("+i").arg(at).output().map_err(|why| why.to_string())?;
+        let immutable = Self(at.to_owned());
+        if ran.status.success() {
+            return Ok(immutable);
+        }
+        Err(String::from_utf8_lossy(&ran.stderr).trim().to_owned())
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        let _ = Command::new("chattr").arg("-i").arg(&self.0).output();
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_told_its_saves_are_kept_and_come_once_it_can() {
+    let environment = vec![("BERTH_AGENT_SWEEP".to_owned(), "1".to_owned())];
+    let server = Server::with(Options { environment, ..Options::default() }).await;
+    let session = server.session("unwritable").await;
+    let app = server.app(&session);
+    session.sh("mkdir dir; echo one > file; echo two > dir/inner; echo three > other").await;
+    assert_equal(&session, &app, &[], 4).await;
+    let held = match (Immutable::make(&app.join("file")), Immutable::make(&app.join("dir"))) {
+        (Ok(file), Ok(dir)) => (file, dir),
+        (Err(why), _) | (_, Err(why)) => return e2e::skipped(&format!("nothing is immutable here: {why}")),
+    };
+    session.save("file", "saved\n").await;
+    session.save("dir/new", "saved, too\n").await;
+    session.api.delete(&session.file("dir/inner")).await.expect(200);
+    for path in ["file", "dir/new", "dir/inner"] {
+        eventually(&format!("{path} is told"), SOON, || async {
+            problem(&session, path).await.filter(|code| code == "unwritable")
+        })
+        .await;
+    }
+    // It holds up nobody else, and nothing of it is half done.
+    let rev = session.save("other", "works\n").await;
+    assert_eq!(
+        session.exec("cat other file; ls dir", json!({"after_rev": rev})).await.out(),
+        "works\none\ninner\n"
+    );
+    session.sh("echo written > beside").await;
+    session.wait_for_file("beside", b"written\n").await;
+    settle(&session).await;
+    assert_eq!(session.read("file").await.unwrap(), "saved\n", "the save is kept in the database");
+    assert_eq!(session.read("dir/inner").await, None, "what could not be removed is not told as new");
+
+    drop(held);
+    eventually("the saves arrive", SOON, || async {
+        let ran = session.exec("cat file dir/new; ls dir", json!({})).await;
+        (ran.out() == "saved\nsaved, too\nnew\n").then_some(())
+    })
+    .await;
+    for path in ["file", "dir/new", "dir/inner"] {
+        eventually(&format!("{path} is no problem any more"), SOON, || async {
+            problem(&session, path).await.is_none().then_some(())
+        })
+        .await;
+    }
+    assert_equal(&session, &app, &[], 5).await;
     assert_no_conflict(&session).await;
 }
 
