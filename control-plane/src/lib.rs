@@ -15,6 +15,7 @@
 //! | [`templates`] | what sessions are made from |
 //! | [`events`] | what happens, told to whoever has a workspace open |
 //! | [`workspace`] | files, revisions, history: every file transaction |
+//! | [`descriptors`] | how many files and sockets may be open |
 //! | [`entities`] | the database's tables as sea-orm models |
 //! | [`telemetry`] | logs and metrics |
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ pub mod agents;
 pub mod app;
 mod busy;
 pub mod config;
+pub mod descriptors;
 pub mod entities;
 pub mod environment;
 pub mod events;

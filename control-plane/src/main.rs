@@ -4,7 +4,7 @@
 use clap::Parser;
 use control_plane::config::{Cli, Command};
 use control_plane::server::{self, StartError};
-use control_plane::telemetry;
+use control_plane::{descriptors, telemetry};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Some(Command::SignInLink(settings)) => run(server::print_sign_in_link(&settings)),
         None => {
             telemetry::start(settings.log_format, &settings.log);
+            descriptors::raise();
             run(server::serve(settings))
         }
     };

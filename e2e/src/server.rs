@@ -37,6 +37,8 @@ pub struct Options {
     pub sessions_quota: Option<u64>,
     /// What the kernel answers to calls that older ones, and some file systems, don't know.
     pub kernel: Kernel,
+    /// The soft limit of open files that the server is started with.
+    pub descriptors: Option<u64>,
     /// Takes away the rights that root has over others' files, if root runs the test: a file's mode counts.
     pub ordinary: bool,
     /// How many inotify watches server and agents may have together.
@@ -321,7 +323,12 @@ impl Options {
         let ordinary: &[&str] =
             if self.ordinary { &["unshare", "-U", "--map-user=1000", "--map-group=1000"] } else { &[] };
         let without = self.kernel.without();
-        let before: Vec<&str> = ordinary.iter().copied().chain(without.iter().map(String::as_str)).collect();
+        let mut before: Vec<&str> =
+            ordinary.iter().copied().chain(without.iter().map(String::as_str)).collect();
+        let soft = self.descriptors.map(|limit| format!("ulimit -Sn {limit}; exec \"$@\""));
+        if let Some(soft) = &soft {
+            before.extend(["sh", "-c", soft, "sh"]);
+        }
         if flags.is_empty() {
             let mut words = before.iter().map(AsRef::as_ref).chain([program.as_os_str()]);
             let mut command = Command::new(words.next().unwrap_or_default());

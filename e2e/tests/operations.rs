@@ -1,7 +1,8 @@
 //! For those who run it: health, metrics, documents, settings, one server a folder.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use e2e::{Server, api::Api, server};
+use e2e::{Options, Server, api::Api, server};
+use std::net::TcpStream;
 use std::process::Command;
 
 #[tokio::test]
@@ -53,6 +54,31 @@ async fn the_openapi_document_lists_every_route_of_the_interface() {
     ] {
         assert!(document["paths"][path][method].is_object(), "{method} {path} is missing");
     }
+}
+
+/// Soft and hard limit of open files.
+fn descriptors(pid: i32) -> (String, String) {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let mut words = line.split_whitespace().map(str::to_owned);
+    (words.next().unwrap(), words.next().unwrap())
+}
+
+#[tokio::test]
+async fn a_low_limit_of_open_files_is_raised_for_the_server_and_left_to_sessions() {
+    let server = Server::with(Options { descriptors: Some(128), ..Options::default() }).await;
+    let (soft, hard) = descriptors(server.pid());
+    assert_eq!(soft, hard);
+    assert_eq!(server.log().matches("open files and sockets are limited").count(), 1, "{}", server.log());
+    let session = server.session("many").await;
+    assert_eq!(descriptors(server.agent(&session)).0, "128");
+    assert_eq!(session.sh("ulimit -Sn").await, "128\n");
+    // More than it was started with, and still it answers.
+    let open: Vec<TcpStream> =
+        (0..200).map(|_| TcpStream::connect(("127.0.0.1", server.port())).unwrap()).collect();
+    assert_eq!(server.api.get("/readyz").await.status, 200);
+    assert!(e2e::processes::descriptors(server.pid()) > 200);
+    drop(open);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 
 use super::process::{self, Process};
 use super::{Ensured, Notice, Observed, Runtime, RuntimeError, Spec};
+use crate::descriptors;
 use async_trait::async_trait;
 use shared::id::SessionId;
 use std::collections::HashMap;
@@ -125,7 +126,9 @@ impl LocalRuntime {
             .stdout(log.try_clone()?)
             .stderr(log)
             .kill_on_drop(false);
-        command.spawn()
+        let child = command.spawn()?;
+        child.id().into_iter().for_each(descriptors::restore);
+        Ok(child)
     }
 
     /// The program to run: this very one even if its file was replaced since, as a rebuild does.
