@@ -12,6 +12,7 @@
 //! | `oracle.rs` | whether a session's folder and the database hold the same, by an independent look |
 //! | `processes.rs` | what the machine says of processes: memory, descriptors, who is left |
 //! | `machine.rs` | kernels and file systems that refuse what this one does |
+//! | `postgres.rs` | a PostgreSQL of a test's own, to be frozen or ended |
 //! | `noise.rs` | bytes that no compressor makes smaller |
 //! | `wait.rs` | conditions with a deadline, in the place of sleeps |
 //!
@@ -24,6 +25,7 @@ pub mod events;
 pub mod machine;
 mod noise;
 pub mod oracle;
+pub mod postgres;
 pub mod processes;
 pub mod proxy;
 pub mod raw;

@@ -38,10 +38,14 @@ use route::{Access, Route, Speaks, matches};
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 use warp::Filter;
 use warp::reply::Response;
 
+/// How long the database may take to say who asks and what they may: as long as a caller waits for a connection. One that
+/// freezes, or is cut off, says nothing at all.
+const CHECK_PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that may wait in a browser's socket to be written; then its writer waits. Over one message, or none
 /// could be sent.
 const SOCKET_BUFFER_BYTES: usize = 2 * shared::limits::MESSAGE_BYTES;
@@ -250,7 +254,9 @@ async fn check(app: &App, route: &Route, request: &mut Request) -> Result<(), Pr
 /// Checks and calls. A browser cannot see why an upgrade was refused, so its socket is accepted and closed
 /// with a code; a foreign page's is not.
 async fn enter(app: &App, route: &Route, mut request: Request) -> Result<Response, Problem> {
-    match check(app, route, &mut request).await {
+    let checked = tokio::time::timeout(CHECK_PATIENCE, check(app, route, &mut request)).await;
+    let late = |_| Err(database(sea_orm::DbErr::Custom(format!("no answer within {CHECK_PATIENCE:?}"))));
+    match checked.unwrap_or_else(late) {
         Ok(()) => (route.handler)(app.clone(), request).await,
         Err(problem) => match request.upgrade.take() {
             Some(upgrade)
@@ -296,7 +302,7 @@ pub fn database(why: sea_orm::DbErr) -> Problem {
         "database_unavailable",
         "The database does not answer. Nothing was changed; try again in a moment.",
     )
-    .retry_after(std::time::Duration::from_secs(2))
+    .retry_after(Duration::from_secs(2))
     .because(why)
 }
 

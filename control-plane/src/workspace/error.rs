@@ -109,6 +109,9 @@ pub enum Error {
     /// A stored content is not what its hash says.
     #[error("a stored content is damaged: {0}")]
     Damaged(String),
+    /// The database did not answer in time. What was asked of it may come to pass all the same.
+    #[error("the database does not answer; whether this was done will show when it does")]
+    Unanswered,
     /// The database failed.
     #[error("the database failed: {0}")]
     Database(#[from] DbErr),
@@ -140,13 +143,13 @@ impl Error {
             Self::ContentGone(_) => "content_gone",
             Self::NothingToUndo(_) => "nothing_to_undo",
             Self::Damaged(_) => "content_damaged",
-            Self::Database(_) => "database_unavailable",
+            Self::Database(_) | Self::Unanswered => "database_unavailable",
         }
     }
 
     /// Whether the same call may succeed later without anybody changing anything.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Database(_) | Self::PartsMissing)
+        matches!(self, Self::Database(_) | Self::Unanswered | Self::PartsMissing)
     }
 }
 

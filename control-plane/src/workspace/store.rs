@@ -19,11 +19,15 @@ use shared::tree::{Hash, Item, Kind};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
 /// Changes that a receiver may lag behind: some seconds of a busy server.
 const CHANGES: usize = 1_024;
+/// How long a caller waits for a commit: longer than any statement of it may take. A database that freezes, or is cut
+/// off, says nothing at all.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a commit is tried that met another one.
 const ATTEMPTS: usize = 3;
 
@@ -281,7 +285,7 @@ impl Store {
                 uploaded.iter().any(|hash| !referred.contains(hash))
             }
             // Perhaps committed all the same, and not seen yet.
-            Err(Error::Database(_)) => false,
+            Err(Error::Database(_) | Error::Unanswered) => false,
             Err(_) => true,
         };
         if needless {
@@ -302,8 +306,9 @@ impl Store {
         drop(self.turns.take(session).await);
     }
 
-    /// Locks the workspace (and looks up the answer to `batch`), lets `attempt` change it, commits, and tells. Runs to its end even if the caller goes
-    /// away meanwhile: a commit that nobody is told of would leave pod and page behind.
+    /// Locks the workspace (and looks up the answer to `batch`), lets `attempt` change it, commits, and tells. Runs to
+    /// its end even if the caller goes away meanwhile, or is told [`Error::Unanswered`]: a commit that nobody is told
+    /// of would leave pod and page behind.
     pub(super) async fn committed<T: Send + 'static>(
         &self,
         session: SessionId,
@@ -328,7 +333,11 @@ impl Store {
             }
             unreachable!("the loop ends by returning")
         };
-        tokio::spawn(run).await.unwrap_or_else(|error| Err(Error::Database(DbErr::Custom(error.to_string()))))
+        match tokio::time::timeout(COMMIT_PATIENCE, tokio::spawn(run)).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => Err(Error::Database(DbErr::Custom(error.to_string()))),
+            Err(_) => Err(Error::Unanswered),
+        }
     }
 
     async fn try_once<T>(

@@ -126,6 +126,11 @@ pub(super) fn refused(why: Error) -> Problem {
         }
         Error::Superseded { .. } | Error::PartsMissing => Problem::conflict(code, detail),
         Error::Damaged(_) => Problem::internal(&why),
+        Error::Unanswered => Problem::unavailable(
+            code,
+            "The database does not answer. Whether this was saved will show when it does; look before you send it again.",
+        )
+        .retry_after(Duration::from_secs(2)),
         Error::Database(_) => Problem::unavailable(
             code,
             "The database does not answer. Nothing was changed; try again in a moment.",
