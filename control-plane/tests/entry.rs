@@ -54,6 +54,77 @@ async fn no_route_but_the_public_ones_answers_a_stranger_or_a_wrong_token() {
     assert!(guarded > 25, "only {guarded} routes are guarded");
 }
 
+/// A path of the document with every parameter filled in.
+fn filled_in(template: &str, session: &str) -> String {
+    let mut path = String::new();
+    for part in template.split_inclusive('/') {
+        let (name, slash) = part.strip_suffix('/').map_or((part, ""), |name| (name, "/"));
+        path += match name {
+            "{uuid}" | "{id}" => session,
+            "{path}" => "secret.txt",
+            "{version}" => "1",
+            "{name}" => "default",
+            name => {
+                assert!(!name.contains('{'), "{template} has a parameter that this test doesn't know");
+                name
+            }
+        };
+        path += slash;
+    }
+    path
+}
+
+#[tokio::test]
+async fn somebody_else_gets_nothing_of_a_session_by_any_route_of_the_document() {
+    let server = TestServer::start().await;
+    let session = server.session("secret-name").await;
+    let file = format!("/api/workspace/{session}/file/secret.txt");
+    assert_eq!(server.request("PUT", &file).body("secret-content").send().await.status, 200);
+    let rev = server.request("GET", &file).send().await.header("etag").to_owned();
+    let somebody = server.somebody().await;
+    let document = server.stranger("GET", "/api/openapi.json").send().await.json();
+    let mut asked = Vec::new();
+    for (template, about) in document["paths"].as_object().unwrap() {
+        for method in about.as_object().unwrap().keys().filter(|key| *key != "parameters") {
+            asked.push((template.as_str(), method.to_uppercase()));
+        }
+    }
+    // What is about no session comes last: it may end the token.
+    asked.sort_by_key(|(template, _)| !template.contains("{uuid}"));
+    let (mut of_sessions, mut others) = (0, 0);
+    for (template, method) in asked {
+        let path = filled_in(template, &session);
+        for query in ["", "?path=secret.txt&from=0&to=1&format=tar"] {
+            let ask = server.stranger(&method, &format!("{path}{query}"));
+            let ask = ask.header("Authorization", &somebody).json(json!({"name": "secret.txt"}));
+            let answer = ask.send().await;
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            for secret in ["secret-name", "secret-content"] {
+                assert!(!text.contains(secret), "{method} {path}: {text}");
+            }
+            if !template.contains("{uuid}") {
+                assert!(!text.contains(&session), "{method} {path}: {text}");
+                others += 1;
+                continue;
+            }
+            let socket = answer.status == 426;
+            let expected = if socket { (426, "upgrade_required") } else { (404, "session_gone") };
+            assert_eq!((answer.status, answer.code().as_str()), expected, "{method} {path}");
+            if socket {
+                let headers = [("authorization", somebody.clone())];
+                assert_eq!(server.socket(&path, &headers).await.err(), Some(404), "{path}");
+            }
+            of_sessions += 1;
+        }
+    }
+    assert!(of_sessions > 50 && others > 10, "only {of_sessions} and {others} were asked");
+    // Nothing was changed, ended or removed either.
+    let answer = server.request("GET", &file).send().await;
+    assert_eq!((answer.body.as_slice(), answer.header("etag")), (&b"secret-content"[..], rev.as_str()));
+    let about = server.request("GET", &format!("/api/sessions/{session}")).send().await;
+    assert_eq!(about.json()["name"], "secret-name");
+}
+
 #[tokio::test]
 async fn an_upgrade_from_a_foreign_origin_is_refused_even_with_a_good_token() {
     let server = TestServer::start().await;

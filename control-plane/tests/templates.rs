@@ -3,43 +3,13 @@
 
 mod support;
 
-use control_plane::accounts::token::Token;
-use control_plane::entities::{browser_session, now_ms, user};
-use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::EntityTrait;
 use serde_json::json;
 use support::TestServer;
-
-/// The bearer token of a user who is no administrator.
-async fn somebody(server: &TestServer) -> String {
-    let database = &server.app.database;
-    let row = user::ActiveModel {
-        id: NotSet,
-        uuid: Set(uuid::Uuid::new_v4()),
-        name: Set("somebody".into()),
-        email: Set(None),
-        password_hash: Set(None),
-        admin: Set(0),
-        created_at: Set(now_ms()),
-        disabled_at: Set(None),
-    };
-    let user = user::Entity::insert(row).exec_with_returning(database.writer()).await.unwrap();
-    let token = Token::random();
-    let row = browser_session::ActiveModel {
-        token_hash: Set(token.hash().to_vec()),
-        user_id: Set(user.id),
-        created_at: Set(now_ms()),
-        last_seen_at: Set(now_ms()),
-        expires_at: Set(now_ms() + 60_000),
-    };
-    browser_session::Entity::insert(row).exec_without_returning(database.writer()).await.unwrap();
-    format!("Bearer {}", token.reveal())
-}
 
 #[tokio::test]
 async fn everyone_sees_templates_and_administrators_alone_change_them() {
     let server = TestServer::with(&["--default-image", "registry.example/python:3"]).await;
-    let token = somebody(&server).await;
+    let token = server.somebody().await;
     let ask = |method: &str, path: &str| server.stranger(method, path).header("Authorization", &token);
     let listed = ask("GET", "/api/templates").send().await.json();
     assert_eq!(listed["templates"].as_array().unwrap().len(), 1, "{listed}");

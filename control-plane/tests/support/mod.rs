@@ -2,13 +2,17 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use clap::Parser;
+use control_plane::accounts::token::Token;
 use control_plane::agents::StoredCredentials;
 use control_plane::app::App;
 use control_plane::config::Cli;
+use control_plane::entities::{browser_session, now_ms, user};
 use control_plane::runtime::local::LocalRuntime;
 use control_plane::server::{self, Running};
 use control_plane::workspace::Database;
 use futures::{SinkExt, StreamExt};
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::EntityTrait;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -108,6 +112,32 @@ impl TestServer {
             "{cookie}"
         );
         cookie.split(';').next().unwrap().to_owned()
+    }
+
+    /// The bearer token of a user who is no administrator and has no session.
+    pub async fn somebody(&self) -> String {
+        let database = &self.app.database;
+        let row = user::ActiveModel {
+            id: NotSet,
+            uuid: Set(uuid::Uuid::new_v4()),
+            name: Set("somebody".into()),
+            email: Set(None),
+            password_hash: Set(None),
+            admin: Set(0),
+            created_at: Set(now_ms()),
+            disabled_at: Set(None),
+        };
+        let user = user::Entity::insert(row).exec_with_returning(database.writer()).await.unwrap();
+        let token = Token::random();
+        let row = browser_session::ActiveModel {
+            token_hash: Set(token.hash().to_vec()),
+            user_id: Set(user.id),
+            created_at: Set(now_ms()),
+            last_seen_at: Set(now_ms()),
+            expires_at: Set(now_ms() + 60_000),
+        };
+        browser_session::Entity::insert(row).exec_without_returning(database.writer()).await.unwrap();
+        format!("Bearer {}", token.reveal())
     }
 
     /// The origin that a page of this server has.
