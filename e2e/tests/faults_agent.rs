@@ -99,7 +99,7 @@ async fn an_agent_killed_in_the_middle_of_its_pushes_ends_with_all_of_them() {
 struct Second(std::process::Child);
 
 impl Second {
-    fn start(server: &Server, session: &Session) -> Self {
+    fn start(server: &Server, session: &Session, flags: &[&str]) -> Self {
         let (folder, own) = (server.folder(session), server.data().join("second"));
         for name in ["app", ".berth"] {
             std::fs::create_dir_all(own.join(name)).unwrap();
@@ -114,6 +114,7 @@ impl Second {
             .arg(own.join("app"))
             .arg("--state")
             .arg(own.join(".berth"))
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(own.join("log")).unwrap())
@@ -143,7 +144,7 @@ async fn an_agent_that_was_superseded_is_refused_and_what_it_had_is_not_lost() {
     std::fs::write(app.join("f1"), "unsent\n").unwrap();
     std::fs::write(app.join("unsent"), "unsent\n").unwrap();
 
-    let second = Second::start(&server, &session);
+    let second = Second::start(&server, &session, &[]);
     let own = server.data().join("second/app");
     eventually("the second agent has the files", SOON, || async {
         std::fs::read_to_string(own.join("f3")).ok().filter(|text| text == "first\n")
@@ -173,4 +174,38 @@ async fn an_agent_that_was_superseded_is_refused_and_what_it_had_is_not_lost() {
     assert_equal(&session, &app, &[], 4).await;
     assert_eq!(in_database(&session).await.len(), 4);
     assert_no_conflict(&session).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_finds_no_control_plane_for_as_long_as_it_may_writes_its_state_says_so_and_ends() {
+    let mut server = Server::start().await;
+    let session = server.session("alone").await;
+    let first = server.agent(&session);
+    let mut second = Second::start(&server, &session, &["--give-up-after", "2"]);
+    let own = server.data().join("second");
+    std::fs::write(own.join("app/linked"), "sent\n").unwrap();
+    session.wait_for_file("linked", b"sent\n").await;
+    eventually("the first agent ends", SOON, || async { (!processes::alive(first)).then_some(()) }).await;
+    // Linked, it stays, however long that is.
+    eventually("twice its patience passes", SOON, || async {
+        let started = std::fs::metadata(own.join("log")).unwrap().created().unwrap();
+        (started.elapsed().unwrap() > Duration::from_secs(4)).then_some(())
+    })
+    .await;
+    assert_eq!(second.0.try_wait().unwrap(), None);
+
+    server.kill();
+    let alone = std::time::Instant::now();
+    std::fs::write(own.join("app/unsent"), "kept\n").unwrap();
+    let status = eventually("it ends", SOON, || {
+        let status = second.0.try_wait().unwrap();
+        async move { status }
+    })
+    .await;
+    assert!(alone.elapsed() >= Duration::from_secs(1), "it looks for one first");
+    let log = std::fs::read_to_string(own.join("log")).unwrap();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("no control plane for 2s: this agent writes its last state and ends"), "{log}");
+    assert!(std::fs::metadata(own.join(".berth/base")).unwrap().len() > 0);
+    assert_eq!(std::fs::read_to_string(own.join("app/unsent")).unwrap(), "kept\n");
 }
