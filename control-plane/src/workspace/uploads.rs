@@ -103,13 +103,24 @@ async fn uploaded(tx: &DatabaseTransaction, session: SessionId) -> Result<u64> {
 async fn let_go(tx: &DatabaseTransaction, session: SessionId, now: i64) -> Result<()> {
     let backend = tx.get_database_backend();
     let before = now - LET_GO_AFTER.as_millis() as i64;
-    // Contents first: parts that one is made of are still referred to, and go the next time.
+    let owner = "(SELECT s.owner_id FROM workspace_state s WHERE s.session_uuid = $1)";
+    // Once a content is gone, nothing says any more what it was made of.
     let text = format!(
-        "DELETE FROM blobs WHERE touched_at < $2
-            AND owner_id = (SELECT s.owner_id FROM workspace_state s WHERE s.session_uuid = $1)
-            AND hash IN (SELECT u.hash FROM uploads u WHERE u.session_uuid = $1 AND u.at < $2) AND {UNREFERENCED}"
+        "SELECT DISTINCT p.part_hash FROM blob_parts p JOIN uploads u ON u.hash = p.hash
+         WHERE u.session_uuid = $1 AND u.at < $2 AND p.owner_id = {owner}"
     );
-    Sql::of(backend, &text, [session.0.into(), before.into()]).execute(tx).await?;
+    let parts = Sql::of(backend, &text, [session.0.into(), before.into()]).all(tx).await?;
+    let parts: Vec<Hash> = parts.iter().map(|row| read_hash(row, "part_hash")).collect::<Result<_, _>>()?;
+    let unneeded =
+        format!("DELETE FROM blobs WHERE touched_at < $2 AND owner_id = {owner} AND {UNREFERENCED} AND ");
+    let noted = "hash IN (SELECT u.hash FROM uploads u WHERE u.session_uuid = $1 AND u.at < $2)";
+    let all = format!("{unneeded}{noted}");
+    Sql::of(backend, &all, [session.0.into(), before.into()]).execute(tx).await?;
+    for some in parts.chunks(TAKEN_BACK_AT_ONCE) {
+        let mut sql = Sql::of(backend, &unneeded, [session.0.into(), before.into()]);
+        sql.one_of_bytes("hash", some.iter().map(|hash| hash.0.to_vec()).collect());
+        sql.execute(tx).await?;
+    }
     let text = "DELETE FROM uploads WHERE session_uuid = $1 AND at < $2";
     Sql::of(backend, text, [session.0.into(), before.into()]).execute(tx).await?;
     Ok(())

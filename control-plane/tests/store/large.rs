@@ -257,6 +257,26 @@ on_each_database!(a_pod_that_uploads_and_never_commits_is_stopped_at_its_workspa
     assert!(it.kept_bytes().await <= 5 << 20, "{} bytes", it.kept_bytes().await);
 });
 
+on_each_database!(a_large_content_that_is_let_go_takes_its_parts_with_it_whoever_sent_it, |it| {
+    let it = it.limited(|limits| limits.workspace_bytes = 4 << 20);
+    let db = it.store.database().writer();
+    for (round, by_api) in [true, false, true, false].into_iter().enumerate() {
+        let bytes = noise(300 + round as u64, 3 << 20);
+        if by_api {
+            it.store.put_content(it.session, &path("x"), bytes.into()).await.unwrap();
+        } else {
+            it.upload(&bytes).await.unwrap();
+        }
+        let kept = it.kept_bytes().await;
+        assert!(kept < 4 << 20, "{kept} bytes: those of before are not gone");
+        for text in
+            ["UPDATE uploads SET at = at - 3700000", "UPDATE blobs SET touched_at = touched_at - 3700000"]
+        {
+            db.execute_unprepared(text).await.unwrap();
+        }
+    }
+});
+
 on_each_database!(what_is_committed_no_longer_counts_as_uploaded, |it| {
     let it = it.limited(|limits| limits.workspace_bytes = 5 << 20);
     for seed in 20..26 {
