@@ -1,5 +1,6 @@
 //! The engine on a real folder with real inotify, against a small database that speaks the real protocol.
 
+mod clock;
 mod fixtures;
 mod kernels;
 mod large;
