@@ -18,6 +18,7 @@ mod draft;
 pub mod error;
 mod history;
 mod import;
+mod links;
 #[cfg(test)]
 pub(crate) mod memory;
 mod merge;

@@ -12,7 +12,7 @@ use super::{Database, Error, Result};
 use crate::entities::now_ms;
 use bytes::Bytes;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, SqlErr};
-use shared::id::{BatchId, InstanceId, LinkEpoch, Revision, SessionId, VolumeId};
+use shared::id::{BatchId, Revision, SessionId};
 use shared::limits::SyncLimits;
 use shared::path::WorkspacePath;
 use shared::tree::{Hash, Item, Kind};
@@ -21,7 +21,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast;
-use uuid::Uuid;
 
 /// Changes that a receiver may lag behind: some seconds of a busy server.
 const CHANGES: usize = 1_024;
@@ -398,63 +397,6 @@ impl Store {
     pub(super) fn admit_size(&self, path: &WorkspacePath, size: u64) -> Result<()> {
         let limit = self.limits.file_bytes;
         if size > limit { Err(Error::FileTooLarge { path: path.clone(), size, limit }) } else { Ok(()) }
-    }
-
-    /// A new link of the session's agent is up: batches of older ones are refused from now on. Writes the row of
-    /// `agent_links`, which counts as stale after `ttl_ms` unless renewed.
-    pub async fn link_up(
-        &self,
-        session: SessionId,
-        replica: &str,
-        address: &str,
-        instance: InstanceId,
-        ttl_ms: i64,
-    ) -> Result<LinkEpoch> {
-        let tx = self.database.begin().await?;
-        let backend = tx.get_database_backend();
-        let raise = "UPDATE workspace_state SET epoch = epoch + 1 WHERE session_uuid = $1 RETURNING epoch";
-        let row = Sql::of(backend, raise, [session.0.into()]).one(&tx).await?;
-        let epoch: i64 = row.ok_or(Error::NoWorkspace(session))?.try_get("", "epoch")?;
-        let now = now_ms();
-        Sql::of(
-            backend,
-            "INSERT INTO agent_links (session_uuid, replica, address, epoch, instance, connected_at, expires_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)
-             ON CONFLICT (session_uuid) DO UPDATE SET replica = excluded.replica, address = excluded.address,
-                epoch = excluded.epoch, instance = excluded.instance, connected_at = excluded.connected_at,
-                expires_at = excluded.expires_at",
-            [
-                session.0.into(),
-                replica.into(),
-                address.into(),
-                epoch.into(),
-                instance.0.into(),
-                now.into(),
-                now.saturating_add(ttl_ms).into(),
-            ],
-        )
-        .execute(&tx)
-        .await?;
-        tx.commit().await?;
-        Ok(LinkEpoch(epoch.max(0) as u64))
-    }
-
-    /// Notes the volume that the agent's copy lies on. Answers whether it is another one than last time, which
-    /// makes the agent's base worthless.
-    pub async fn see_volume(&self, session: SessionId, volume: VolumeId) -> Result<bool> {
-        let tx = self.database.begin().await?;
-        let backend = tx.get_database_backend();
-        let read = "SELECT volume FROM workspace_state WHERE session_uuid = $1";
-        let row = Sql::of(backend, read, [session.0.into()]).one(&tx).await?;
-        let known: Option<Uuid> = row.ok_or(Error::NoWorkspace(session))?.try_get("", "volume")?;
-        if known == Some(volume.0) {
-            tx.rollback().await?;
-            return Ok(false);
-        }
-        let note = "UPDATE workspace_state SET volume = $2 WHERE session_uuid = $1";
-        Sql::of(backend, note, [session.0.into(), volume.0.into()]).execute(&tx).await?;
-        tx.commit().await?;
-        Ok(known.is_some())
     }
 }
 
