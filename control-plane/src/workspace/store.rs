@@ -37,6 +37,7 @@ pub struct Store {
     pub(super) limits: SyncLimits,
     changes: broadcast::Sender<Change>,
     turns: Turns,
+    patience: Duration,
 }
 
 /// Gives a new session its empty workspace, within the caller's transaction. `session_id` is the key of the
@@ -92,7 +93,13 @@ impl Store {
     /// Over `database`, refusing what is beyond `limits`.
     pub fn new(database: Database, limits: SyncLimits) -> Self {
         let (changes, _) = broadcast::channel(CHANGES);
-        Self { database, limits, changes, turns: Turns::default() }
+        Self { database, limits, changes, turns: Turns::default(), patience: COMMIT_PATIENCE }
+    }
+
+    /// With another patience than a minute for a database that doesn't answer.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The database below, for tables that are not files.
@@ -234,7 +241,10 @@ impl Store {
         if !are_large(&contents) {
             return self.change_with(session, author, contents, Vec::new(), needs, change).await;
         }
-        self.upload(session, &contents).await?;
+        let uploading = tokio::time::timeout(self.patience, self.upload(session, &contents));
+        // Cut short, it is undone; or charged until it is let go.
+        let late = |_| Err(Error::Database(DbErr::Custom("no answer in time".into())));
+        uploading.await.unwrap_or_else(late)?;
         let uploaded = contents.iter().map(|blob| blob.hash).collect();
         self.change_with(session, author, Vec::new(), uploaded, needs, change).await
     }
@@ -332,7 +342,7 @@ impl Store {
             }
             unreachable!("the loop ends by returning")
         };
-        match tokio::time::timeout(COMMIT_PATIENCE, tokio::spawn(run)).await {
+        match tokio::time::timeout(self.patience, tokio::spawn(run)).await {
             Ok(Ok(done)) => done,
             Ok(Err(error)) => Err(Error::Database(DbErr::Custom(error.to_string()))),
             Err(_) => Err(Error::Unanswered),

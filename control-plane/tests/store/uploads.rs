@@ -3,9 +3,12 @@
 use crate::harness::{Fixture, author, code, path, write};
 use crate::on_each_database;
 use bytes::Bytes;
-use control_plane::workspace::{Op, Precondition};
+use control_plane::entities::workspace_state;
+use control_plane::workspace::{Error, Op, Precondition};
+use sea_orm::{EntityTrait, QuerySelect};
 use shared::id::Revision;
 use shared::tree::{Entry, Hash};
+use std::time::Duration;
 
 /// Contents that don't compress: one that is written before the commit, and one that is kept in parts.
 const SIZES: [usize; 2] = [400_000, 3 << 20];
@@ -60,6 +63,25 @@ on_each_database!(a_save_that_is_refused_leaves_nothing_in_the_database, |it| {
         assert_eq!(code(save), "workspace_full");
     }
     assert_eq!(it.kept().await, before, "more than the workspace may hold");
+});
+
+on_each_database!(a_save_that_the_database_does_not_answer_is_told_so_in_time, |it| {
+    it.save("f", "stands").await;
+    let hasty = Fixture { store: it.store.clone().with_patience(Duration::from_millis(300)), ..it.clone() };
+    // Whoever holds the workspace's row, or SQLite's one writer, answers as little as a database that is frozen.
+    let holds = it.store.database().begin().await.unwrap();
+    let row = workspace_state::Entity::find_by_id(it.session.0).lock_exclusive();
+    row.one(&holds).await.unwrap();
+    let small = hasty.try_save("f", "late", Precondition::Any).await;
+    let large = hasty.batch(vec![put("large", noise(30, SIZES[0]), Precondition::Any)]).await;
+    assert!(matches!(small, Err(Error::Unanswered)), "{small:?}");
+    assert!(matches!(large, Err(Error::Database(_))), "{large:?}");
+    assert_eq!((code(small), code(large)), ("database_unavailable", "database_unavailable"));
+    holds.rollback().await.unwrap();
+    // The one may come to pass all the same, the other has left nothing.
+    it.store.take_turn(it.session).await;
+    assert_eq!(it.read("f").await.unwrap(), "late");
+    assert_eq!(it.kept().await, (10, 0));
 });
 
 on_each_database!(small_contents_that_no_version_is_of_are_not_written_at_all, |it| {
