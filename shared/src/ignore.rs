@@ -16,19 +16,29 @@ pub const IGNORE_LINES: usize = 1_000;
 
 /// Decides what is left out.
 #[derive(Clone, Debug)]
-pub struct Ignore(Gitignore);
+pub struct Ignore {
+    rules: Gitignore,
+    complete: bool,
+}
 
 impl Ignore {
     /// The defaults and then the lines of a `.berthignore`. A line that cannot be understood is left out, and so are
     /// those beyond [`IGNORE_LINES`], comments and empty ones aside.
     pub fn new(lines: &str) -> Self {
         let mut builder = GitignoreBuilder::new("");
-        let rules = lines.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
-        for line in DEFAULTS.iter().copied().chain(rules.take(IGNORE_LINES)) {
+        let mut rules = lines.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+        let mut complete = true;
+        for line in DEFAULTS.iter().copied().chain(rules.by_ref().take(IGNORE_LINES)) {
             // An error means a pattern that names nothing.
-            let _ = builder.add_line(None, line);
+            complete &= builder.add_line(None, line).is_ok();
         }
-        Self(builder.build().unwrap_or_else(|_| Gitignore::empty()))
+        complete &= rules.next().is_none();
+        Self { rules: builder.build().unwrap_or_else(|_| Gitignore::empty()), complete }
+    }
+
+    /// Whether all lines count.
+    pub fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// Whether a path is left out, by itself or with a folder above it.
@@ -40,7 +50,7 @@ impl Ignore {
 
     /// Whether a path is left out, if no folder above it is.
     pub fn is_ignored_itself(&self, path: &WorkspacePath, is_dir: bool) -> bool {
-        self.0.matched(path.as_str(), is_dir).is_ignore()
+        self.rules.matched(path.as_str(), is_dir).is_ignore()
     }
 }
 
@@ -77,5 +87,18 @@ mod tests {
         assert!(!ignored("*.log\n/data/", "a/data/x", false));
         assert!(!ignored("!target", "target/x", false));
         assert!(!ignored("[", "x", false));
+        // One that cannot be understood takes none of the others away.
+        for odd in ["[", "{a", "a**[", "\\"] {
+            assert!(ignored(&format!("{odd}\n*.log"), "b.log", false), "{odd}");
+            assert!(ignored(odd, "node_modules/x", false), "{odd}");
+        }
+    }
+
+    #[test]
+    fn lines_that_do_not_count_are_known() {
+        assert!(Ignore::new("# a comment\n\n*.log\n").is_complete());
+        assert!(!Ignore::new("{a").is_complete());
+        assert!(Ignore::new(&"x\n".repeat(IGNORE_LINES)).is_complete());
+        assert!(!Ignore::new(&"x\n".repeat(IGNORE_LINES + 1)).is_complete());
     }
 }

@@ -4,6 +4,7 @@ mod clock;
 mod fixtures;
 mod kernels;
 mod large;
+mod rules;
 mod stage;
 mod stored;
 mod swapper;

@@ -3,7 +3,7 @@
 use super::Engine;
 use super::bringing::Unkept;
 use crate::sync::disk::{Disk, Presence, Seen};
-use shared::ignore::{IGNORE_FILE, Ignore};
+use shared::ignore::{IGNORE_FILE, IGNORE_LINES, Ignore};
 use shared::link::sync::{Problem, State};
 use shared::path::WorkspacePath;
 use shared::tree::Kind;
@@ -57,17 +57,20 @@ impl<D: Disk> Engine<D> {
         }
     }
 
+    /// Whether the database neither has a path nor is to be told of it.
+    pub(super) fn is_left_out(&self, path: &WorkspacePath) -> bool {
+        let known = self.base.tree.contains_key(path) || self.wanted.contains_key(path);
+        !known && self.ignore.is_ignored(path, self.disk.is_folder(path))
+    }
+
     /// A path is to be looked at.
     pub(super) fn mark(&mut self, path: WorkspacePath, due: Instant) {
-        let is_folder = self.disk.is_folder(&path);
-        let known = self.base.tree.contains_key(&path) || self.wanted.contains_key(&path);
-        if !known && self.ignore.is_ignored(&path, is_folder) {
+        if self.is_left_out(&path) {
             return;
         }
+        let is_folder = self.disk.is_folder(&path);
         self.stuck.remove(&path);
-        if path.as_str() == IGNORE_FILE {
-            self.read_ignore();
-        }
+        self.heed_rules(&path);
         // A new folder: what came into it before it was watched. One that went: all that was in it.
         if is_folder {
             self.disk.watch(Some(&path));
@@ -113,14 +116,45 @@ impl<D: Disk> Engine<D> {
         self.dirty.extend(below.into_iter().map(|(path, _)| (path, due)));
     }
 
-    fn read_ignore(&mut self) {
-        let lines = WorkspacePath::new(IGNORE_FILE).ok().and_then(|path| {
-            let mut lines = String::new();
-            let content = self.disk.read(&path, Kind::File).ok()?;
-            content.take(IGNORE_BYTES).read_to_string(&mut lines).ok()?;
-            Some(lines)
+    /// Reads the rules anew. Answers whether they are others than before.
+    fn read_ignore(&mut self) -> bool {
+        let Ok(path) = WorkspacePath::new(IGNORE_FILE) else { return false };
+        let mut lines = Vec::new();
+        let read = self.disk.read(&path, Kind::File).and_then(|content| {
+            // One byte more tells that there are more.
+            content.take(IGNORE_BYTES + 1).read_to_end(&mut lines)
         });
-        self.ignore = Ignore::new(&lines.unwrap_or_default());
+        if (read.is_err() || lines.is_empty()) && self.base.entry(&path).is_some_and(|rules| rules.size > 0) {
+            // Many editors save by removing or emptying the file for a moment. Rules go once the database was told.
+            return false;
+        }
+        if lines == self.ignore_lines {
+            return false;
+        }
+        let whole = lines.len() as u64 <= IGNORE_BYTES;
+        let end =
+            if whole { lines.len() } else { lines.iter().rposition(|byte| *byte == b'\n').unwrap_or(0) };
+        let text = String::from_utf8_lossy(&lines[..end]);
+        self.ignore = Ignore::new(&text);
+        let all_count = whole && self.ignore.is_complete() && !text.contains(char::REPLACEMENT_CHARACTER);
+        self.ignore_problem = (!all_count).then(|| Problem {
+            path: IGNORE_FILE.to_owned(),
+            code: "ignore_rules".to_owned(),
+            message: format!(
+                "some of its lines do not count: {IGNORE_LINES} may, in {} KiB of UTF-8 and gitignore's syntax",
+                IGNORE_BYTES >> 10
+            ),
+        });
+        self.problems_told = false;
+        self.ignore_lines = lines;
+        true
+    }
+
+    /// A path may hold something else by now. If that is the rules, what was left out may be no more.
+    pub(super) fn heed_rules(&mut self, path: &WorkspacePath) {
+        if path.as_str() == IGNORE_FILE && self.read_ignore() {
+            self.sweep_at = self.now;
+        }
     }
 
     /// Compares everything with the base by `stat`, and watches every folder.
@@ -186,11 +220,10 @@ impl<D: Disk> Engine<D> {
     /// What was refused is sent again, if it is time.
     fn ask_again(&mut self) {
         for path in self.refused.take_due(self.now).into_keys() {
-            let is_ignored = || self.ignore.is_ignored(&path, self.disk.is_folder(&path));
-            if self.base.tree.contains_key(&path) || !is_ignored() {
-                self.dirty.insert_new(path, self.now);
-            } else {
+            if self.is_left_out(&path) {
                 self.cleared(&path);
+            } else {
+                self.dirty.insert_new(path, self.now);
             }
         }
     }

@@ -78,6 +78,10 @@ pub struct Engine<D> {
     volume: VolumeId,
     base: Base,
     ignore: Ignore,
+    /// What the rules were read from.
+    ignore_lines: Vec<u8>,
+    /// Told if some of it does not count.
+    ignore_problem: Option<Problem>,
     link: Option<Link>,
     /// What is to be said over the link.
     outbox: Vec<FromAgent>,
@@ -163,6 +167,8 @@ impl<D: Disk> Engine<D> {
             disk,
             volume,
             ignore: Ignore::default(),
+            ignore_lines: Vec::new(),
+            ignore_problem: None,
             link: None,
             outbox: Vec::new(),
             now,

@@ -125,6 +125,11 @@ impl<D: Disk> Engine<D> {
                 continue;
             }
             self.dirty.remove(&path);
+            if self.is_left_out(&path) {
+                // The rules came after the mark.
+                self.waited.remove(&path);
+                continue;
+            }
             let known = self.base.tree.get(&path);
             let old = known.map(|known| known.entry);
             // Of what was refused the base knows nothing, and it need not be read again for that.

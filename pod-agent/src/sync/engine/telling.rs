@@ -31,7 +31,9 @@ impl<D: Disk> Engine<D> {
         }
     }
 
+    /// Both sides hold the same at a path.
     pub(super) fn cleared(&mut self, path: &WorkspacePath) {
+        self.heed_rules(path);
         self.stuck.remove(path);
         self.overruled.remove(path);
         self.refused.remove(path);
@@ -46,12 +48,13 @@ impl<D: Disk> Engine<D> {
         }
         self.problems_told = true;
         let mut bytes = 0;
-        let fitting = self.problems.values().take(PROBLEMS).take_while(|problem| {
+        let all = || self.ignore_problem.iter().chain(self.problems.values());
+        let fitting = all().take(PROBLEMS).take_while(|problem| {
             bytes += problem.path.len() + problem.code.len() + problem.message.len() + 64;
             bytes <= PROBLEM_BYTES
         });
         let problems: Vec<_> = fitting.cloned().collect();
-        let more = (self.problems.len() - problems.len()) as u64;
+        let more = (all().count() - problems.len()) as u64;
         self.say(FromAgent::Problems { problems, more });
         if self.state == State::CatchingUp {
             self.enter(State::Live);
