@@ -48,6 +48,14 @@ impl Cluster {
         name.to_owned()
     }
 
+    /// Pods that wait for a session with their agent linked, as the server counts them.
+    pub async fn agents_waiting(&self) -> usize {
+        let metrics = self.api.get("/metrics").await.expect(200).text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix("berth_agents_waiting "));
+        line.and_then(|count| count.parse().ok())
+            .unwrap_or_else(|| panic!("no count of waiting agents in {metrics}"))
+    }
+
     /// A new session of a template, told to start.
     pub async fn starting(&self, name: &str, template: &str) -> Machine {
         let body = json!({"name": name, "template": template, "start": true});

@@ -3,6 +3,7 @@
 use super::{Report, Times};
 use e2e::cluster::{Cluster, SESSIONS, objects};
 use e2e::wait::until;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -14,14 +15,19 @@ const QUESTION: &str = "echo $((6*7))ready\n";
 const ANSWER: &str = "42ready";
 /// How long a pod that waits may take to be there again.
 const WAITING_WITHIN: Duration = Duration::from_secs(120);
-/// Steps of a start, in the words of its timeline; what is measured is the time since the one before.
+/// Steps of a start, in the words of its timeline; what is measured is the time since the one before. That its
+/// container runs is told by no timeline in time, and so read in it.
 const STEPS: &[(&str, &[&str])] = &[
     ("volume", &["folder_ready"]),
     ("pod", &["agent_started", "agent_claimed"]),
     ("schedule", &["scheduled"]),
-    ("start and link", &["connected"]),
+    ("start", &[]),
+    ("link", &["connected"]),
     ("sync", &["files_synced"]),
 ];
+/// Prints, in a session, when its first process began: of its clock, its uptime and its start, in seconds and in ticks.
+const BEGAN: &str =
+    "date +%s.%N; cut -d' ' -f1 /proc/uptime; sed 's/.*) //' /proc/1/stat | cut -d' ' -f20; getconf CLK_TCK";
 
 /// Measures both kinds.
 pub(crate) async fn run(report: &mut Report, rounds: usize) {
@@ -65,13 +71,19 @@ impl Starts {
             terminal.type_text(QUESTION).await;
             terminal.wait_for(ANSWER).await;
             let all = begun.elapsed();
-            let timeline = machine.api.get(&machine.path("/timeline")).await.expect(200).json();
+            // What is ready a moment after the prompt is no part of it.
+            let timeline = until(WAITING_WITHIN, || async {
+                let timeline = machine.api.get(&machine.path("/timeline")).await.expect(200).json();
+                has_step(&timeline, "files_synced").then_some(timeline)
+            });
+            let timeline = timeline.await.expect("the files arrive");
+            let began = container_began(&machine.sh(BEGAN).await);
             machine.delete().await;
             let events = timeline["events"].as_array().cloned().unwrap_or_default();
-            let claimed = events.iter().any(|event| event["step"] == "agent_claimed");
+            let claimed = has_step(&timeline, "agent_claimed");
             if claimed == (warm > 0) {
                 whole.push(all);
-                for (times, part) in parts.iter_mut().zip(split(&events, all)) {
+                for (times, part) in parts.iter_mut().zip(split(&events, began, all)) {
                     times.push(part);
                 }
             }
@@ -89,18 +101,40 @@ impl Starts {
     }
 }
 
-/// How long each step took, and what came after them. One that was told late, or not at all, counts to the next.
-fn split(events: &[Value], all: Duration) -> Vec<Duration> {
+/// Whether a timeline has a step.
+fn has_step(timeline: &Value, step: &str) -> bool {
+    timeline["events"].as_array().is_some_and(|events| events.iter().any(|event| event["step"] == step))
+}
+
+/// How long each step took, and what came after them, where its container `began` at that time of the wall, in
+/// milliseconds. One that was told late, or not at all, counts to the next; one that was over before the start began, as
+/// of a pod that waited, took no time.
+fn split(events: &[Value], began: i64, all: Duration) -> Vec<Duration> {
+    let elapsed = |event: &Value| event["elapsed_ms"].as_i64();
+    let at = |event: &Value| Some(event["at"].as_str()?.parse::<Timestamp>().ok()?.as_millisecond());
+    let find = |names: &[&str]| events.iter().find(|event| names.iter().any(|name| event["step"] == *name));
+    // The clock of the timeline's steps began then.
+    let zero = find(&["connected"]).and_then(|event| Some(at(event)? - elapsed(event)?));
     let mut before = Duration::ZERO;
     let mut parts = Vec::new();
     for (_, names) in STEPS {
-        let step = events.iter().find(|event| names.iter().any(|name| event["step"] == *name));
-        let at = step.and_then(|step| step["elapsed_ms"].as_u64()).map_or(before, Duration::from_millis);
+        let ms = match names {
+            [] => zero.map(|zero| began - zero),
+            names => find(names).and_then(elapsed),
+        };
+        let at = ms.map_or(before, |ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
         parts.push(at.saturating_sub(before));
         before = before.max(at);
     }
     parts.push(all.saturating_sub(before));
     parts
+}
+
+/// When a session's first process began, in milliseconds since 1970, from what [`BEGAN`] printed.
+fn container_began(printed: &str) -> i64 {
+    let numbers: Vec<f64> = printed.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+    let [now, uptime, ticks, per_second] = numbers[..] else { panic!("no times: {printed}") };
+    ((now - uptime + ticks / per_second) * 1e3) as i64
 }
 
 /// What a template's pods are labelled with: told by the first that waits.
@@ -128,14 +162,33 @@ async fn wait_for_waiting(cluster: &Cluster, hash: &str, count: usize) {
     let there = until(WAITING_WITHIN, || async {
         let ours = objects("pods", &selector).iter().filter(|pod| ready(pod)).count();
         let all = objects("pods", "berth/role=warm").len();
-        (ours >= count && agents_waiting(cluster).await == all).then_some(())
+        (ours >= count && cluster.agents_waiting().await == all).then_some(())
     });
     there.await.unwrap_or_else(|| panic!("no pod waits in {SESSIONS}"));
 }
 
-async fn agents_waiting(cluster: &Cluster) -> usize {
-    let metrics = cluster.api.get("/metrics").await.expect(200).text();
-    let line = metrics.lines().find_map(|line| line.strip_prefix("berth_agents_waiting "));
-    line.and_then(|count| count.parse().ok())
-        .unwrap_or_else(|| panic!("no count of waiting agents in {metrics}"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_of_a_start_is_told_apart_and_together_they_are_the_whole() {
+        let at = |ms: i64| Timestamp::from_millisecond(1_000_000 + ms).expect("a time").to_string();
+        let step = |name: &str, ms: i64| json!({"step": name, "elapsed_ms": ms, "at": at(ms)});
+        let events = [
+            json!({"step": null, "at": at(-5)}),
+            step("folder_ready", 10),
+            step("agent_started", 30),
+            step("scheduled", 100),
+            step("connected", 900),
+            step("files_synced", 950),
+        ];
+        let parts = |began: i64| -> Vec<u128> {
+            let parts = split(&events, 1_000_000 + began, Duration::from_millis(1000));
+            parts.iter().map(Duration::as_millis).collect()
+        };
+        assert_eq!(parts(700), [10, 20, 70, 600, 200, 50, 50]);
+        assert_eq!(parts(-5000), [10, 20, 70, 0, 800, 50, 50], "it waited");
+        assert_eq!(container_began("1000.5\n500.25\n50000\n100\n"), 1_000_250);
+    }
 }
