@@ -119,6 +119,61 @@ async fn a_stop_ends_the_pod_and_keeps_the_volume_and_a_delete_leaves_nothing() 
 
 #[tokio::test]
 #[ignore = "needs a cluster: ./e2e/test cluster"]
+async fn a_volume_is_given_back_in_time_and_the_files_come_back_from_the_database() {
+    let berth = Cluster::here();
+    let template = berth.template("given-back", json!({"retention_s": 5})).await;
+    let session = berth.running("given-back", &template).await;
+    session.save("saved.txt", "from the editor\n").await;
+    session
+        .sh("mkdir -p deep/er && echo from the shell > deep/er/shell.txt && chmod 750 deep/er/shell.txt")
+        .await;
+    session.sh("echo home > ~/home.txt").await;
+    let before = session.volumes().remove(0)["metadata"]["uid"].clone();
+    session.stop().await;
+    eventually("its volume is given back", PATIENCE, || async { session.volumes().is_empty().then_some(()) })
+        .await;
+    session.told(&["volume was given back", "5 seconds"]).await;
+    // Files may still change while it sleeps without a volume.
+    let rev = session.save("meanwhile.txt", "while it slept\n").await;
+    session.start().await;
+    let command =
+        "cat saved.txt deep/er/shell.txt meanwhile.txt; stat -c %a deep/er/shell.txt; ls ~/home.txt";
+    let ran = session.exec(command, json!({"after_rev": rev})).await;
+    assert_eq!(ran.out(), "from the editor\nfrom the shell\nwhile it slept\n750\n", "and no home folder");
+    assert_ne!(session.volumes().remove(0)["metadata"]["uid"], before);
+    assert_eq!(
+        session.read("deep/er/shell.txt").await.unwrap(),
+        "from the shell\n",
+        "nothing was taken for deleted"
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs a cluster: ./e2e/test cluster"]
+async fn a_volume_grows_at_the_next_start_where_the_cluster_lets_it_and_else_that_is_told() {
+    let berth = Cluster::here();
+    let template = berth.template("grows", json!({"volume_mib": 1024})).await;
+    let session = berth.running("grows", &template).await;
+    session.sh("echo kept > kept.txt").await;
+    session.stop().await;
+    berth.template("grows", json!({"volume_mib": 2048})).await;
+    session.start().await;
+    let claim = session.volumes().remove(0);
+    let class = claim["spec"]["storageClassName"].as_str().unwrap_or_default();
+    let expands =
+        kubectl(&["get", "storageclass", class, "-o", "jsonpath={.allowVolumeExpansion}"]) == "true";
+    if expands {
+        session.told(&["grows from 1024 to 2048 MiB"]).await;
+    } else {
+        session.told(&["stays at 1024 MiB", "its template says 2048", "resize"]).await;
+    }
+    let size = if expands { "2Gi" } else { "1Gi" };
+    assert_eq!(claim["spec"]["resources"]["requests"]["storage"], size);
+    assert_eq!(session.sh("cat kept.txt").await, "kept\n");
+}
+
+#[tokio::test]
+#[ignore = "needs a cluster: ./e2e/test cluster"]
 async fn a_waiting_pod_is_given_to_whoever_starts_next_and_another_takes_its_place() {
     let berth = Cluster::here();
     let template = berth.template("warm", json!({"warm": 1})).await;
