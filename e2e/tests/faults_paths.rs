@@ -54,6 +54,37 @@ async fn what_cannot_be_read_is_told_kept_and_in_step_again_once_it_can() {
 }
 
 #[tokio::test]
+async fn read_only_folders_come_back_with_what_they_hold_and_take_what_is_saved() {
+    let server = Server::with(Options { ordinary: true, ..Options::default() }).await;
+    let session = server.session("read-only").await;
+    let app = server.app(&session);
+    session
+        .sh("mkdir -p pkg/mod/deep; echo one > pkg/a; echo two > pkg/mod/b; echo three > pkg/mod/deep/c")
+        .await;
+    session.sh("chmod -R a-w pkg; touch pkg/new 2>&1 || echo refused").await;
+    settle(&session).await;
+    let before = assert_equal(&session, &app, &[], 6).await;
+    session.stop().await;
+    // As on another machine, whose volume is empty.
+    std::fs::remove_dir_all(server.folder(&session)).unwrap();
+    session.start().await;
+    session.wait_for_file("pkg/mod/deep/c", b"three\n").await;
+    settle(&session).await;
+    assert_eq!(assert_equal(&session, &app, &[], 6).await, before);
+    // The page's user may, and the folder stays as it is.
+    session.save("pkg/mod/b", "saved\n").await;
+    session.save("pkg/mod/new/d", "saved, too\n").await;
+    eventually("the saves arrive", SOON, || async {
+        let ran = session.exec("cat pkg/mod/b pkg/mod/new/d; stat -c %a pkg pkg/mod", json!({})).await;
+        (ran.out() == "saved\nsaved, too\n555\n555\n").then_some(())
+    })
+    .await;
+    settle(&session).await;
+    assert_equal(&session, &app, &[], 8).await;
+    assert_no_conflict(&session).await;
+}
+
+#[tokio::test]
 async fn a_file_that_is_written_all_the_time_holds_up_no_other_and_ends_whole() {
     let server = Server::start().await;
     let session = server.session("hot").await;
