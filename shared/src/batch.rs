@@ -30,7 +30,8 @@ const MANIFEST_DEPTH: usize = 32;
 const WINDOW_LOG: u32 = 23;
 /// An encoder makes a batch at least this fraction of what it unpacks to; well below any limit on expansion.
 const PADDED_RATIO: u64 = 100;
-/// Up to this many bytes, a batch is compressed harder.
+/// Up to this many bytes, a batch is compressed harder. What cannot be compressed is not sought out first: the
+/// compressor itself stores it as it is, at half a gigabyte in a second and more.
 const SMALL_BYTES: u64 = 4 << 20;
 
 /// One change.

@@ -27,6 +27,9 @@ pub(super) const AWAY: (&str, &str) = (
 /// Items known below a folder from which on it is not gone through more often than every [`POLL`]: for 10,000 that
 /// takes some tens of milliseconds.
 const MANY_BELOW: usize = 2_000;
+/// Paths that the database doesn't have and that are looked at, or remembered as refused: each takes memory, and a
+/// program may make more files than any server takes. More where the server takes half as many items.
+pub(super) const UNKNOWN: usize = 200_000;
 /// Bytes of an ignore file that are read.
 const IGNORE_BYTES: u64 = 64 * 1024;
 
@@ -63,9 +66,23 @@ impl<D: Disk> Engine<D> {
         !known && self.ignore.is_ignored(path, self.disk.is_folder(path))
     }
 
+    /// Whether a path is one too many of those that the database doesn't have. Told, if it is.
+    fn is_beyond(&mut self, path: &WorkspacePath) -> bool {
+        let items = self.link.map_or(0, |link| usize::try_from(link.limits.workspace_items).unwrap_or(0));
+        let is_room = self.dirty.len() + self.refused.len() < self.most_unknown.max(2 * items);
+        let is_known = || self.base.tree.contains_key(path) || self.wanted.contains_key(path);
+        if is_room || is_known() || self.dirty.contains(path) || self.refused.is_at(path) {
+            return false;
+        }
+        let message =
+            "there are more files than can be looked at at once; the rest follows as these are dealt with";
+        self.problem_at(String::new(), "too_many_files", message);
+        true
+    }
+
     /// A path is to be looked at.
     pub(super) fn mark(&mut self, path: WorkspacePath, due: Instant) {
-        if self.is_left_out(&path) {
+        if self.is_left_out(&path) || self.is_beyond(&path) {
             return;
         }
         let is_folder = self.disk.is_folder(&path);
@@ -197,6 +214,7 @@ impl<D: Disk> Engine<D> {
             WorkspacePath::new(&**path)
                 .is_ok_and(|path| self.refused.is_at(&path) || self.hot.contains_key(&path))
         };
+        self.more_problems = 0;
         self.problems.retain(|path, problem| retries && Unkept::is(problem) || waits(path));
         self.ask_again();
         self.problems_told = false;
@@ -266,7 +284,7 @@ impl<D: Disk> Engine<D> {
                     self.disk.watch(Some(&path));
                     folders.push((Some(path.clone()), ignored));
                 }
-                if !known {
+                if !known && !self.is_beyond(&path) {
                     self.dirty.insert_new(path, now);
                 }
             }

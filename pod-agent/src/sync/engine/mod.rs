@@ -122,6 +122,8 @@ pub struct Engine<D> {
     unavailable: HashSet<Hash>,
     hot: BTreeMap<WorkspacePath, Duration>,
     problems: BTreeMap<String, Problem>,
+    /// Those that are too many to be kept.
+    more_problems: u64,
     problems_told: bool,
     state: State,
     /// Paths gone at the start, so many that deleting them waits for a decision.
@@ -141,6 +143,8 @@ pub struct Engine<D> {
     sweep_at: Instant,
     /// Not before then is a folder that holds much gone through again.
     many_at: Instant,
+    /// How many paths that the database doesn't have are looked at.
+    most_unknown: usize,
     /// Not before then is the base told again, to be checked.
     check_at: Instant,
     /// The base's revision that this link told last.
@@ -192,6 +196,7 @@ impl<D: Disk> Engine<D> {
             unavailable: HashSet::new(),
             hot: BTreeMap::new(),
             problems: BTreeMap::new(),
+            more_problems: 0,
             problems_told: true,
             state: State::CatchingUp,
             held: None,
@@ -203,6 +208,7 @@ impl<D: Disk> Engine<D> {
             sweep: looking::SWEEP,
             sweep_at: now,
             many_at: now,
+            most_unknown: looking::UNKNOWN,
             check_at: now,
             checked: Revision::ZERO,
             save_at: None,
@@ -224,6 +230,12 @@ impl<D: Disk> Engine<D> {
         self.sweep = every;
         self.sweep_at = self.now + every;
         self.check_at = self.sweep_at;
+    }
+
+    /// Looks at no more than so many paths at once that the database doesn't have; at more if the control plane takes
+    /// half as many items.
+    pub fn look_at_most(&mut self, paths: usize) {
+        self.most_unknown = paths;
     }
 
     /// When the next [`Engine::tick`] is due, if nothing is heard before.

@@ -67,6 +67,11 @@ impl Refused {
         self.paths.get(path).is_some_and(|refused| refused.as_ref().map(|refused| &refused.entry) == here)
     }
 
+    /// At how many paths something was refused.
+    pub(super) fn len(&self) -> usize {
+        self.paths.len()
+    }
+
     /// Whether nothing was refused.
     pub(super) fn is_empty(&self) -> bool {
         self.paths.is_empty()

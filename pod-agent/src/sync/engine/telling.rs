@@ -7,6 +7,8 @@ use shared::path::WorkspacePath;
 
 /// Problems told.
 const PROBLEMS: usize = 1_000;
+/// Problems kept; beyond, they are counted, and those of one path perhaps more than once until the next sweep.
+const PROBLEMS_KEPT: usize = 10_000;
 /// Bytes of problems told in one message, which has a limit.
 const PROBLEM_BYTES: usize = 200_000;
 
@@ -25,7 +27,9 @@ impl<D: Disk> Engine<D> {
 
     pub(super) fn problem_at(&mut self, path: String, code: &str, message: &str) {
         let problem = Problem { path: path.clone(), code: code.to_owned(), message: message.to_owned() };
-        if self.problems.get(&path) != Some(&problem) {
+        if self.problems.len() >= PROBLEMS_KEPT && !self.problems.contains_key(&path) {
+            self.more_problems += 1;
+        } else if self.problems.get(&path) != Some(&problem) {
             self.problems.insert(path, problem);
             self.problems_told = false;
         }
@@ -54,7 +58,7 @@ impl<D: Disk> Engine<D> {
             bytes <= PROBLEM_BYTES
         });
         let problems: Vec<_> = fitting.cloned().collect();
-        let more = (all().count() - problems.len()) as u64;
+        let more = (all().count() - problems.len()) as u64 + self.more_problems;
         self.say(FromAgent::Problems { problems, more });
         if self.state == State::CatchingUp {
             self.enter(State::Live);

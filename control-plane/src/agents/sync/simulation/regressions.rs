@@ -455,3 +455,27 @@ fn a_database_put_back_to_an_earlier_state_takes_nothing_from_the_pod() {
         assert!(kept(b"now") && kept(b"the pod's") && kept(b"the page's"), "{since}");
     }
 }
+
+#[test]
+fn of_more_files_than_can_be_looked_at_at_once_the_rest_follows() {
+    let mut world = linked(1);
+    world.most_unknown = 30;
+    world.server.memory.limits = SyncLimits { workspace_items: 10, ..SyncLimits::default() };
+    world.stop_agent(true, Duration::from_secs(1));
+    pass(&mut world, REST);
+    for n in 0..100 {
+        write(&mut world, &format!("{n:03}"), "text");
+    }
+    let told = |world: &World| world.server.problems.iter().any(|problem| problem.code == "too_many_files");
+    pass(&mut world, Duration::from_secs(150));
+    assert_eq!(world.server.memory.tree().len(), 10);
+    assert!(told(&world));
+    assert!(world.server.problems.len() <= 31, "{} problems", world.server.problems.len());
+    // What can be is in step, and what was not looked at is once there is room.
+    for n in 0..95 {
+        world.files.borrow_mut().remove(&path(&format!("{n:03}")));
+    }
+    pass(&mut world, Duration::from_secs(400));
+    assert_eq!(world.server.memory.tree(), world.files.borrow().tree());
+    assert!(world.server.problems.is_empty(), "{:?}", world.server.problems);
+}

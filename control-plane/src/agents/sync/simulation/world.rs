@@ -63,6 +63,8 @@ pub struct World {
     pub settling: BTreeMap<u64, (Duration, Tree)>,
     /// Whether the agent looks at everything from time to time.
     pub sweeps: bool,
+    /// How many paths that the database doesn't have the agent looks at at once.
+    pub most_unknown: usize,
     /// Chance in a thousand that a batch arrives twice.
     pub repeats: u32,
     /// What the database was at when the link came up.
@@ -108,6 +110,7 @@ impl World {
             committed_at: BTreeMap::new(),
             settling: BTreeMap::new(),
             sweeps: true,
+            most_unknown: usize::MAX,
             repeats: 0,
             linked_at: Revision::ZERO,
             trace: Vec::new(),
@@ -254,6 +257,7 @@ impl World {
                 if !self.sweeps {
                     engine.sweep_every(NEVER);
                 }
+                engine.look_at_most(self.most_unknown);
                 self.engine = Some(engine);
                 self.dial_at = self.soon(DIAL);
                 self.after_engine();
