@@ -3,18 +3,19 @@
 
 use super::answers::frees;
 use super::looking::AWAY;
+use super::unkept::{NO_ROOM, Unkept};
 use super::{Engine, RETRY, Target};
 use crate::sync::disk::{Agreed, Applied, Disk, Seen};
 use shared::batch::{self, Op};
 use shared::chunk::is_large;
 use shared::id::{ItemId, Revision};
 use shared::limits::SyncLimits;
-use shared::link::sync::{FromAgent, Problem, State, Whole};
+use shared::link::sync::{FromAgent, State, Whole};
 use shared::path::WorkspacePath;
 use shared::plan::{Action, decide};
 use shared::tree::{Entry, Hash, Kind};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::{self, Read};
+use std::io::Read;
 
 /// Items that one batch of the control plane may have: it gathers by its own measure.
 const BATCH_ITEMS: u64 = 50_000;
@@ -349,42 +350,4 @@ fn is_stale(
         let same = target.is_none_or(|target| moved.is_none() || target.item == *moved);
         *committed > rev && same
     })
-}
-
-/// What is told of paths that wait for room.
-const NO_ROOM: &str = "no_space";
-/// And of those that wait for the agent's own folder to take them.
-const UNWRITABLE: &str = "unwritable";
-
-/// Why contents that came could not be kept until they were where they belong, as it is told.
-#[derive(Clone, Debug)]
-pub(super) struct Unkept {
-    code: &'static str,
-    message: String,
-}
-
-impl Unkept {
-    pub(super) fn of(why: &io::Error) -> Self {
-        if matches!(why.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            return Self::no_room();
-        }
-        let message = format!("the agent cannot write to its own folder: {why}; it is tried again");
-        Self { code: UNWRITABLE, message }
-    }
-
-    fn no_room() -> Self {
-        let message = "the workspace's file system is full; it is tried again".to_owned();
-        Self { code: NO_ROOM, message }
-    }
-
-    fn lost() -> Self {
-        let message =
-            "somebody removed what came from the agent's own folder; it is fetched again".to_owned();
-        Self { code: UNWRITABLE, message }
-    }
-
-    /// Whether a problem may be one of these: as long as it is tried again, it stands.
-    pub(super) fn is(problem: &Problem) -> bool {
-        matches!(&*problem.code, NO_ROOM | UNWRITABLE)
-    }
 }

@@ -1,7 +1,7 @@
 //! Large contents, in parts: offered to the database before a batch names them, and fetched from it after a batch
 //! named them. Parts that are lacking are all that travels, and those that came stay over a lost link.
 
-use super::bringing::Unkept;
+use super::unkept::Unkept;
 use super::{Engine, RETRY};
 use crate::sync::disk::{Agreed, Disk, Stamp};
 use shared::chunk::{self, Packed, Part, Recipe};

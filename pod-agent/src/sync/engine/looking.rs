@@ -1,14 +1,12 @@
-//! Which paths are to be looked at, and when: marks of the watcher, sweeps, and what is ignored.
+//! Which paths are to be looked at, and when: marks of the watcher, and sweeps.
 
 use super::Engine;
-use super::bringing::Unkept;
+use super::unkept::Unkept;
 use crate::sync::disk::{Disk, Presence, Seen};
-use shared::ignore::{IGNORE_FILE, IGNORE_LINES, Ignore};
 use shared::link::sync::{Problem, State};
 use shared::path::WorkspacePath;
 use shared::tree::Kind;
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::time::{Duration, Instant};
 
 /// How often everything is looked at by `stat`, if nothing else is said: writes through a memory map raise no event.
@@ -30,8 +28,6 @@ const MANY_BELOW: usize = 2_000;
 /// Paths that the database doesn't have and that are looked at, or remembered as refused: each takes memory, and a
 /// program may make more files than any server takes. More where the server takes half as many items.
 pub(super) const UNKNOWN: usize = 200_000;
-/// Bytes of an ignore file that are read.
-const IGNORE_BYTES: u64 = 64 * 1024;
 
 impl<D: Disk> Engine<D> {
     /// When the changes of a burst are to be sent; none if there is no burst, or somebody waits for what is in it.
@@ -60,18 +56,11 @@ impl<D: Disk> Engine<D> {
         }
     }
 
-    /// Whether the database neither has a path nor is to be told of it.
-    pub(super) fn is_left_out(&self, path: &WorkspacePath) -> bool {
-        let known = self.base.tree.contains_key(path) || self.wanted.contains_key(path);
-        !known && self.ignore.is_ignored(path, self.disk.is_folder(path))
-    }
-
     /// Whether a path is one too many of those that the database doesn't have. Told, if it is.
     fn is_beyond(&mut self, path: &WorkspacePath) -> bool {
         let items = self.link.map_or(0, |link| usize::try_from(link.limits.workspace_items).unwrap_or(0));
         let is_room = self.dirty.len() + self.refused.len() < self.most_unknown.max(2 * items);
-        let is_known = || self.base.tree.contains_key(path) || self.wanted.contains_key(path);
-        if is_room || is_known() || self.dirty.contains(path) || self.refused.is_at(path) {
+        if is_room || self.is_known(path) || self.dirty.contains(path) || self.refused.is_at(path) {
             return false;
         }
         let message =
@@ -82,10 +71,11 @@ impl<D: Disk> Engine<D> {
 
     /// A path is to be looked at.
     pub(super) fn mark(&mut self, path: WorkspacePath, due: Instant) {
-        if self.is_left_out(&path) || self.is_beyond(&path) {
+        let is_folder = self.disk.is_folder(&path);
+        let is_left_out = !self.is_known(&path) && self.rules.ignore.is_ignored(&path, is_folder);
+        if is_left_out || self.is_beyond(&path) {
             return;
         }
-        let is_folder = self.disk.is_folder(&path);
         self.stuck.remove(&path);
         self.heed_rules(&path);
         // A new folder: what came into it before it was watched. One that went: all that was in it.
@@ -133,47 +123,6 @@ impl<D: Disk> Engine<D> {
         self.dirty.extend(below.into_iter().map(|(path, _)| (path, due)));
     }
 
-    /// Reads the rules anew. Answers whether they are others than before.
-    fn read_ignore(&mut self) -> bool {
-        let Ok(path) = WorkspacePath::new(IGNORE_FILE) else { return false };
-        let mut lines = Vec::new();
-        let read = self.disk.read(&path, Kind::File).and_then(|content| {
-            // One byte more tells that there are more.
-            content.take(IGNORE_BYTES + 1).read_to_end(&mut lines)
-        });
-        if (read.is_err() || lines.is_empty()) && self.base.entry(&path).is_some_and(|rules| rules.size > 0) {
-            // Many editors save by removing or emptying the file for a moment. Rules go once the database was told.
-            return false;
-        }
-        if lines == self.ignore_lines {
-            return false;
-        }
-        let whole = lines.len() as u64 <= IGNORE_BYTES;
-        let end =
-            if whole { lines.len() } else { lines.iter().rposition(|byte| *byte == b'\n').unwrap_or(0) };
-        let text = String::from_utf8_lossy(&lines[..end]);
-        self.ignore = Ignore::new(&text);
-        let all_count = whole && self.ignore.is_complete() && !text.contains(char::REPLACEMENT_CHARACTER);
-        self.ignore_problem = (!all_count).then(|| Problem {
-            path: IGNORE_FILE.to_owned(),
-            code: "ignore_rules".to_owned(),
-            message: format!(
-                "some of its lines do not count: {IGNORE_LINES} may, in {} KiB of UTF-8 and gitignore's syntax",
-                IGNORE_BYTES >> 10
-            ),
-        });
-        self.problems_told = false;
-        self.ignore_lines = lines;
-        true
-    }
-
-    /// A path may hold something else by now. If that is the rules, what was left out may be no more.
-    pub(super) fn heed_rules(&mut self, path: &WorkspacePath) {
-        if path.as_str() == IGNORE_FILE && self.read_ignore() {
-            self.sweep_at = self.now;
-        }
-    }
-
     /// Compares everything with the base by `stat`, and watches every folder.
     pub(super) fn rescan(&mut self) {
         let now = self.now;
@@ -205,7 +154,7 @@ impl<D: Disk> Engine<D> {
 
     fn scan(&mut self) {
         let now = self.now;
-        self.read_ignore();
+        self.read_rules();
         self.unknown.clear();
         self.hot.retain(|path, _| self.dirty.contains(path));
         // Tried again by itself, or listed until there is another answer; all else is found again, if it is still so.
@@ -250,7 +199,7 @@ impl<D: Disk> Engine<D> {
     pub(super) fn scan_folder(&mut self, top: Option<&WorkspacePath>) {
         let now = self.now;
         // What the database has of an ignored folder is kept in step, and nothing else in it.
-        let within_ignored = top.is_some_and(|top| self.ignore.is_ignored(top, true));
+        let within_ignored = top.is_some_and(|top| self.rules.ignore.is_ignored(top, true));
         let mut folders = vec![(top.cloned(), within_ignored)];
         while let Some((folder, within_ignored)) = folders.pop() {
             let Ok(listed) = self.disk.list(folder.as_ref()) else {
@@ -276,7 +225,7 @@ impl<D: Disk> Engine<D> {
                     }
                 };
                 let known = self.base.tree.contains_key(&path);
-                let ignored = within_ignored || self.ignore.is_ignored_itself(&path, listed.is_dir);
+                let ignored = within_ignored || self.rules.ignore.is_ignored_itself(&path, listed.is_dir);
                 if ignored && !known {
                     continue;
                 }

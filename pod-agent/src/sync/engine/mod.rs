@@ -5,7 +5,9 @@
 //! | --- | --- |
 //! | [`looking`] | which paths are to be looked at |
 //! | [`dirty`] | and when |
+//! | [`rules`] | and which never |
 //! | [`bringing`] | from the database to the pod |
+//! | [`unkept`] | and why what came waits |
 //! | [`sending`] | from the pod to the database |
 //! | [`moves`] | what of that is a file that was elsewhere |
 //! | [`answers`] | what became of what was sent |
@@ -20,21 +22,23 @@ mod large;
 mod looking;
 mod moves;
 mod refused;
+mod rules;
 mod sending;
 mod telling;
+mod unkept;
 
 use super::base::{Base, Exchanged};
 use super::disk::Disk;
 use dirty::Dirty;
 use large::Large;
-use refused::Refused;
-
-use bringing::Unkept;
-pub use bringing::of_control_plane;
 use moves::Movable;
+use refused::Refused;
+use rules::Rules;
 use sending::{Flight, Removal};
+use unkept::Unkept;
+
+pub use bringing::of_control_plane;
 use shared::id::{ItemId, LinkEpoch, Revision, SessionId, VolumeId};
-use shared::ignore::Ignore;
 use shared::limits::SyncLimits;
 use shared::link::sync::{FromAgent, FromControlPlane, Hello, Problem, Standing, State, Whole};
 use shared::path::WorkspacePath;
@@ -77,11 +81,7 @@ pub struct Engine<D> {
     disk: D,
     volume: VolumeId,
     base: Base,
-    ignore: Ignore,
-    /// What the rules were read from.
-    ignore_lines: Vec<u8>,
-    /// Told if some of it does not count.
-    ignore_problem: Option<Problem>,
+    rules: Rules,
     link: Option<Link>,
     /// What is to be said over the link.
     outbox: Vec<FromAgent>,
@@ -170,9 +170,7 @@ impl<D: Disk> Engine<D> {
         let mut engine = Self {
             disk,
             volume,
-            ignore: Ignore::default(),
-            ignore_lines: Vec::new(),
-            ignore_problem: None,
+            rules: Rules::default(),
             link: None,
             outbox: Vec::new(),
             now,

@@ -52,7 +52,7 @@ impl<D: Disk> Engine<D> {
         }
         self.problems_told = true;
         let mut bytes = 0;
-        let all = || self.ignore_problem.iter().chain(self.problems.values());
+        let all = || self.rules.problem.iter().chain(self.problems.values());
         let fitting = all().take(PROBLEMS).take_while(|problem| {
             bytes += problem.path.len() + problem.code.len() + problem.message.len() + 64;
             bytes <= PROBLEM_BYTES
