@@ -2,6 +2,7 @@
 
 use crate::install::Place;
 use clap::{Parser, Subcommand};
+use shared::link::dialled;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -103,12 +104,9 @@ impl Settings {
     }
 }
 
-/// The address in `ws://ADDRESS:PORT`. Names are not looked up: this static program would do that by libraries of the
-/// session's image, which may have none or others.
+/// Where `url` says to dial, or why that cannot be.
 pub(crate) fn address(url: &str) -> Result<SocketAddr, String> {
-    let address = url.strip_prefix("ws://").map(|rest| rest.trim_end_matches('/'));
-    let address = address.and_then(|address| address.parse().ok());
-    address.ok_or_else(|| {
+    dialled(url).ok_or_else(|| {
         format!("{url:?} is not ws://ADDRESS:PORT, such as ws://10.0.0.7:8081; names are not looked up")
     })
 }

@@ -28,9 +28,16 @@ pub mod terminal;
 pub mod websocket;
 
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 
 /// The path that agents dial on the agents' listener.
 pub const LINK_PATH: &str = "/agent/v1/link";
+
+/// The address in `ws://ADDRESS:PORT`, where agents dial. None of a name: the static program that an agent is would look
+/// it up by libraries of the session's image, which may have none or others.
+pub fn dialled(url: &str) -> Option<SocketAddr> {
+    url.strip_prefix("ws://")?.trim_end_matches('/').parse().ok()
+}
 /// The WebSocket subprotocol of the link.
 pub const SUBPROTOCOL: &str = "berth.link.v1";
 /// The oldest protocol version that this build speaks.

@@ -2,7 +2,7 @@
 
 use crate::config::BadSetting;
 use clap::{Args, ValueEnum};
-use std::net::SocketAddr;
+use shared::link::dialled;
 
 /// Where and how sessions' pods are made.
 #[derive(Clone, Debug, Args)]
@@ -56,17 +56,11 @@ impl KubernetesSettings {
         match &self.agent_url {
             // Kubernetes leaves a variable as it stands if its Service was not there when the pod was started.
             Some(url) if url.contains("$(") => Err(BadSetting::AgentUrlVariable(url.clone())),
-            Some(url) if is_dialled(url) => Ok(()),
+            Some(url) if dialled(url).is_some() => Ok(()),
             Some(url) => Err(BadSetting::AgentUrl(url.clone())),
             None => Err(BadSetting::Missing("--agent-url (BERTH_AGENT_URL)")),
         }
     }
-}
-
-/// Whether agents, which look up no names, can dial `url`.
-fn is_dialled(url: &str) -> bool {
-    let address = url.strip_prefix("ws://").map(|rest| rest.trim_end_matches('/'));
-    address.is_some_and(|address| address.parse::<SocketAddr>().is_ok())
 }
 
 /// When images are pulled, as Kubernetes has it.
