@@ -21,8 +21,7 @@ use std::time::Duration;
 async fn what_a_program_writes_changes_and_deletes_reaches_the_database() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     folder.write("src/deep/main.py", "print(1)");
     link.until(&mut database, "a new file in new folders", |d| d.text("src/deep/main.py").is_some()).await;
     folder.write("src/deep/main.py", "print(2)");
@@ -44,8 +43,7 @@ async fn what_a_program_writes_changes_and_deletes_reaches_the_database() {
 async fn a_save_is_visible_in_the_folder_when_the_agent_says_so_and_comes_back_to_nobody() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     for n in 0..100 {
         let op = database.save("main.py", &format!("print({n})"));
         let rev = database.rev;
@@ -67,8 +65,7 @@ async fn a_save_is_visible_in_the_folder_when_the_agent_says_so_and_comes_back_t
 async fn three_thousand_files_at_once_are_all_there() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     for n in 0..3_000 {
         folder.write(&format!("d{}/e{}/f{n}", n % 50, n % 7), &n.to_string());
     }
@@ -84,8 +81,7 @@ async fn the_batches_of_one_removal_name_the_first_of_them() {
     }
     folder.write("tree of its own", "");
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     link.until(&mut database, "all files", |d| d.tree.len() == 3_012).await;
     std::fs::remove_dir_all(folder.app("tree")).unwrap();
     link.until(&mut database, "the tree goes", |d| d.tree.len() == 1).await;
@@ -108,8 +104,7 @@ async fn many_new_folders_with_an_empty_file_each_go_at_once() {
         folder.write(&format!("d{n}/__init__.py"), "");
     }
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     link.until(&mut database, "all of them", |d| d.tree.len() == 600).await;
     assert_eq!(database.rev, 1, "in one batch");
 }
@@ -118,8 +113,7 @@ async fn many_new_folders_with_an_empty_file_each_go_at_once() {
 async fn who_asks_waits_for_what_was_written_before_and_not_for_what_goes_on() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     let log = folder.app("log");
     let end = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let ending = std::sync::Arc::clone(&end);
@@ -150,8 +144,7 @@ async fn who_asks_waits_for_what_was_written_before_and_not_for_what_goes_on() {
 async fn both_sides_changes_made_while_apart_meet_and_a_conflict_keeps_both() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     folder.write("a", "one");
     folder.write("b", "one");
     link.until(&mut database, "both files", |d| d.tree.len() == 2).await;
@@ -183,8 +176,7 @@ async fn a_restarted_agent_sends_no_content_that_did_not_change_and_a_damaged_ba
         folder.write(&format!("f{n}"), &n.to_string());
     }
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     link.until(&mut database, "all files", |d| d.tree.len() == 200).await;
     link.push(&database, vec![], false).await;
     let rev = database.rev;
@@ -225,8 +217,7 @@ async fn most_files_gone_at_a_start_are_asked_for_and_come_back_when_they_should
         folder.write(&format!("f{n}"), &n.to_string());
     }
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     link.until(&mut database, "all files", |d| d.tree.len() == 20).await;
     link.push(&database, vec![], false).await;
     let rev = database.rev;
@@ -238,8 +229,7 @@ async fn most_files_gone_at_a_start_are_asked_for_and_come_back_when_they_should
         std::fs::remove_file(folder.app(&format!("f{n}"))).unwrap();
     }
     let sync = folder.start();
-    let mut link = Link::up(&sync, 2).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 2, &database).await;
     folder.write("new", "x");
     link.until(&mut database, "a new file", |d| d.text("new").is_some()).await;
     assert_eq!((database.held, database.tree.len()), (15, 21), "nothing is deleted before somebody says so");
@@ -260,8 +250,7 @@ async fn another_folder_in_the_place_of_the_known_one_deletes_nothing_unasked() 
         folder.write(name, name);
     }
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     link.until(&mut database, "all files", |d| d.tree.len() == 3).await;
     link.push(&database, vec![], false).await;
     let rev = database.rev;
@@ -292,8 +281,7 @@ async fn another_folder_in_the_place_of_the_known_one_deletes_nothing_unasked() 
     }
 
     let sync = folder.start();
-    let mut link = Link::up(&sync, 4).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 4, &database).await;
     link.say(FromControlPlane::MassDeleteDecision { delete: true }).await;
     link.until(&mut database, "what was decided", |d| d.tree.len() == 1).await;
 }
@@ -307,8 +295,7 @@ async fn what_cannot_be_in_step_is_listed_and_stays() {
     let mode = rustix::fs::Mode::RWXU;
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     link.until(&mut database, "problems", |d| d.problems.len() == 2 && d.tree.len() == 1).await;
     let codes: Vec<_> = database.problems.iter().map(|p| (p.path.as_str(), p.code.as_str())).collect();
     assert_eq!(codes, [("fifo", "special_file"), ("outside", "symlink_outside")]);
@@ -327,8 +314,7 @@ async fn what_cannot_be_in_step_is_listed_and_stays() {
 async fn a_folder_that_moves_in_the_pod_is_renamed_file_by_file_and_no_content_travels() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     // More than one batch holds, so that what is gone must wait for what is new.
     for n in 0..2_500 {
         folder.write(&format!("old/f{n}"), &format!("{n} {}", "x".repeat(100)));
@@ -354,8 +340,7 @@ async fn a_folder_that_moves_in_the_pod_is_renamed_file_by_file_and_no_content_t
 async fn a_large_folder_that_keeps_changing_is_gone_through_again_and_long_before_the_next_sweep() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     for n in 0..2_500 {
         folder.write(&format!("big/f{n}"), "text");
     }
@@ -381,8 +366,7 @@ async fn a_large_folder_that_keeps_changing_is_gone_through_again_and_long_befor
 async fn what_the_database_has_is_not_sent_again_unless_it_turns_out_to_lack_it() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     let text = "y".repeat(100_000);
     folder.write("a", &text);
     link.until(&mut database, "the file", |d| d.text("a").is_some()).await;
@@ -404,8 +388,7 @@ async fn what_the_database_has_is_not_sent_again_unless_it_turns_out_to_lack_it(
 async fn what_moved_in_the_database_is_taken_from_where_the_pod_has_it() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     folder.write("from/a", "here already");
     link.until(&mut database, "the file", |d| d.text("from/a").is_some()).await;
     let mut ops = vec![database.delete("from/a"), database.delete("from")];
@@ -426,8 +409,7 @@ async fn what_moved_in_the_database_is_taken_from_where_the_pod_has_it() {
 async fn a_content_that_cannot_be_had_is_a_problem_of_its_path_and_holds_up_nothing_else() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     let ops = vec![database.save("lost", "damaged"), database.save("whole", "whole")];
     let (lost, rev) = (Hash::of(b"damaged"), database.rev);
     let contents = HashMap::from([(Hash::of(b"whole"), b"whole".to_vec())]);

@@ -176,6 +176,13 @@ impl Link {
         Self { stream, hello, assembly: Assembly::default(), serving }
     }
 
+    /// A link that is up and told what the database has.
+    pub(super) async fn welcomed(sync: &Sync, epoch: u64, database: &Database) -> Self {
+        let mut link = Self::up(sync, epoch).await;
+        link.welcome(database).await;
+        link
+    }
+
     pub(super) async fn say(&mut self, message: FromControlPlane) {
         frame::write(&mut self.stream, &message).await.unwrap();
     }

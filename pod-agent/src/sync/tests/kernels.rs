@@ -145,8 +145,7 @@ async fn both_sides_stay_in_step_on_any_kernel() {
         let (folder, mut database) = (Folder::new(), Database::default());
         let settings = folder.settings();
         let sync = lacking(lacks, || crate::sync::Sync::start(settings).unwrap());
-        let mut up = Link::up(&sync, 1).await;
-        up.welcome(&database).await;
+        let mut up = Link::welcomed(&sync, 1, &database).await;
         for n in 0..20 {
             let op = database.save("d/saved", &format!("saved {n}"));
             let rev = database.rev;

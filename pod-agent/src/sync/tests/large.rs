@@ -186,8 +186,7 @@ async fn an_upload_that_loses_its_link_goes_on_where_it_was() {
     link.until(&mut database, "some of it", |d| d.large.uploaded > 2 << 20).await;
     drop(link);
     let before = database.large.uploaded;
-    let mut link = Link::up(&sync, 2).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 2, &database).await;
     link.until(&mut database, "all of it", |d| d.text("large").as_ref() == Some(&text)).await;
     assert_eq!(database.large.uploaded, text.len(), "{before} bytes came before");
 }

@@ -10,8 +10,7 @@ async fn rules_hold_until_the_database_knows_that_they_are_gone_and_then_all_com
     folder.write(IGNORE_FILE, "*.log\n");
     folder.write("build.log", "noise");
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     link.until(&mut database, "the rules", |d| d.text(IGNORE_FILE).is_some()).await;
     for (token, emptied) in [(1, true), (2, false)] {
         // As an editor does for a moment while it saves; a look at everything falls just then.
@@ -41,8 +40,7 @@ async fn rules_hold_until_the_database_knows_that_they_are_gone_and_then_all_com
 async fn rules_that_do_not_count_are_told_and_the_others_do() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     let is_told =
         |d: &Database| d.problems.iter().any(|it| (&*it.path, &*it.code) == (IGNORE_FILE, "ignore_rules"));
     let many = "*.tmp\n".repeat(IGNORE_LINES);

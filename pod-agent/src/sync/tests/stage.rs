@@ -8,8 +8,7 @@ use std::time::Duration;
 async fn a_stage_that_is_removed_is_made_anew() {
     let (folder, mut database) = (Folder::new(), Database::default());
     let sync = folder.start();
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     for round in 0..3 {
         fs::remove_dir_all(folder.dir.path().join(".berth")).unwrap();
         let text = format!("round {round}");
@@ -32,8 +31,7 @@ async fn a_stage_that_cannot_be_written_is_told_and_what_came_arrives_once_it_ca
     fs::remove_dir(&stage).unwrap();
     fs::write(&stage, "in the way").unwrap();
     database.save("main.py", "print(1)");
-    let mut link = Link::up(&sync, 1).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 1, &database).await;
     link.until(&mut database, "it is told", |d| {
         d.problems.iter().any(|it| it.path == "main.py" && it.code == "unwritable")
     })
@@ -45,8 +43,7 @@ async fn a_stage_that_cannot_be_written_is_told_and_what_came_arrives_once_it_ca
     fs::remove_file(&stage).unwrap();
     // It lets go of the stream, and has all told anew over the next.
     tokio::time::timeout(PATIENCE, &mut link.serving).await.unwrap().unwrap();
-    let mut link = Link::up(&sync, 2).await;
-    link.welcome(&database).await;
+    let mut link = Link::welcomed(&sync, 2, &database).await;
     let rev = database.rev;
     link.until(&mut database, "it is there and no problem any more", |d| {
         d.visible >= rev && d.problems.is_empty()

@@ -84,8 +84,7 @@ async fn a_fifo_in_the_bases_place_holds_up_no_agent_and_loses_nothing() {
     fifo(&state(&folder).join("base"));
     let united = async {
         let sync = folder.start();
-        let mut up = Link::up(&sync, 1).await;
-        up.welcome(&database).await;
+        let mut up = Link::welcomed(&sync, 1, &database).await;
         up.until(&mut database, "both sides are united", |d| {
             d.text("here").as_deref() == Some("in the folder") && folder.read("there").is_some()
         })

@@ -127,8 +127,7 @@ async fn a_folder_swapped_for_a_symlink_under_the_engine_brings_no_secret_into_t
     let (outside, link) = outside(&folder);
     let before = all_of(outside.path());
     let sync = folder.start();
-    let mut up = Link::up(&sync, 1).await;
-    up.welcome(&database).await;
+    let mut up = Link::welcomed(&sync, 1, &database).await;
     let swapper = Swapper::start(folder.app("d"), link.clone());
     for n in 0..150 {
         let op = database.save(&format!("d/{}", NAMES[n % NAMES.len()]), &format!("saved {n}"));
