@@ -47,8 +47,8 @@ impl Store {
         Ok(LinkEpoch(epoch.max(0) as u64))
     }
 
-    /// Notes the volume that the agent's copy lies on. Answers whether it is another one than last time, which
-    /// makes the agent's base worthless.
+    /// Notes the volume that the agent's copy lies on. Answers whether it is another one than last time: then the
+    /// agent's base is older than it says.
     pub async fn see_volume(&self, session: SessionId, volume: VolumeId) -> Result<bool> {
         let tx = self.database.begin().await?;
         let backend = tx.get_database_backend();

@@ -59,7 +59,7 @@ pub(super) async fn commit(
         contents: decoded.contents,
     };
     let mut ledger = ledger.lock().await;
-    // As long as it takes, which the database's own limits bound: given up, it might still be committed.
+    // Where no answer comes in time it may be committed all the same: then the agent begins a stream anew, to be told.
     let outcome = context.agents.0.store.commit_pod_batch(context.session, pod_batch).await;
     drop(place);
     answer(match outcome {

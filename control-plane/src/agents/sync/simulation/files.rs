@@ -276,12 +276,12 @@ impl Files {
 
     // --- what befalls a disk ---
 
-    /// The power goes: some state since the last sync is left, and files not yet synced may be empty.
     /// Somebody removes what the agent keeps beside the workspace until it is in it.
     pub fn empty_stage(&mut self) {
         self.stage.clear();
     }
 
+    /// The power goes: some state since the last sync is left, and files not yet synced may be empty.
     pub fn power_cut(&mut self, rng: &mut StdRng) {
         self.state();
         let state = rng.random_range(0..self.states.len());

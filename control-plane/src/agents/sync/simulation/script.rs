@@ -285,15 +285,6 @@ fn program(world: &mut World, plan: &Plan) {
 /// What happens to machines and networks, and loses nothing.
 fn fault(world: &mut World, plan: &Plan) {
     match world.rng.random_range(0..21) {
-        19 => {
-            world.count("agents' own folders unwritable");
-            let mut files = world.files.borrow_mut();
-            files.stage_fails = !files.stage_fails;
-        }
-        20 => {
-            world.count("agents' own folders emptied");
-            world.files.borrow_mut().empty_stage();
-        }
         0..4 => {
             world.count("links cut");
             world.cut();
@@ -379,6 +370,15 @@ fn fault(world: &mut World, plan: &Plan) {
         16 => {
             world.count("batches refused");
             world.server.refusals += 1;
+        }
+        19 => {
+            world.count("agents' own folders unwritable");
+            let mut files = world.files.borrow_mut();
+            files.stage_fails = !files.stage_fails;
+        }
+        20 => {
+            world.count("agents' own folders emptied");
+            world.files.borrow_mut().empty_stage();
         }
         _ => {
             world.count("tombstones pruned");

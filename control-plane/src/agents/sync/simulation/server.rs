@@ -337,7 +337,7 @@ impl Server {
         Vec::new()
     }
 
-    /// Whether an agent's base is of no use.
+    /// What an agent's base is worth.
     fn judge(&mut self, hello: &Hello) -> Standing {
         let other_volume = self.memory.see_volume(hello.volume);
         let (rev, base) = (self.memory.rev, hello.base_rev);
